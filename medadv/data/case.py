@@ -1,0 +1,83 @@
+"""``Case``: ids and paths. ``Volume``: the same in memory, in stored units, on the stored grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from medadv.errors import Reason
+from medadv.labels import LabelScheme
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan of one patient: where its files are and what they mean. Holds no voxels.
+
+    Attributes:
+        case: the id of the scan, unique in its cohort.
+        patient: the id of the patient; None where the data set does not say.
+        images: modality → file, in the order of the victim's channels. All modalities may name one 4-D file, whose
+            last axis is then the channels, in this order.
+        label: the expert's label map, or None.
+        scheme: what its numbers mean.
+    """
+
+    case: str
+    patient: str | None
+    images: Mapping[str, Path]
+    label: Path | None
+    scheme: LabelScheme
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities in channel order."""
+        return tuple(self.images)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A case that is not used, and why."""
+
+    case: str
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What an importer finds in a folder: the cases that can be read, and those that cannot."""
+
+    cases: Sequence[Case]
+    refused: Sequence[Refusal]
+    modalities: tuple[str, ...]
+    scheme: LabelScheme
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A case in memory.
+
+    Attributes:
+        case: where it came from.
+        x: the voxels ``(c, *s)``, float32, in stored units (slope and intercept applied), on the stored grid;
+            never normalised, turned, cropped or resampled.
+        truth: the expert's label map ``(*s)`` in stored label numbers, or None.
+        affine: voxel → millimetres, ``(4, 4)`` float64, NIfTI convention (RAS+).
+        stored: modality → the data type of the file the voxels came from.
+    """
+
+    case: Case
+    x: Float[Tensor, "c *s"]
+    truth: Int[Tensor, "*s"] | None
+    affine: np.ndarray
+    stored: Mapping[str, np.dtype] = field(default_factory=dict)
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """The size of a voxel along each axis, in mm."""
+        return tuple(float(n) for n in np.linalg.norm(self.affine[:3, :3], axis=0))

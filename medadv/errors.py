@@ -1,0 +1,145 @@
+"""Every error and warning of medadv, drawn as one tree.
+
+    MedadvError
+    ├── ConfigError        a study, a budget or an argument that cannot be meant
+    │   └── BudgetError        an amount, a unit or a container that cannot carry it
+    ├── CaseError          one case that cannot be used; carries a Reason; quarantined, never fatal to the others
+    ├── VictimError        weights, head or behaviour of a network
+    │   └── GradientError      a gradient that is missing, not finite, or zero where it must not be
+    └── RunError           the run's folder: another study, not writable, full, damaged
+
+    MedadvWarning (a UserWarning)
+    └── GradientWarning    a gradient that exists and deserves doubt
+
+An error is advice. It says what was wrong, and where they are known: what was got, what was expected, the likely
+cause, and what to try.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+
+class MedadvError(Exception):
+    """The base of all errors of medadv.
+
+    Args:
+        problem: what is wrong, in one sentence.
+        got: what was found.
+        expected: what would have been right.
+        cause: the likely cause.
+        advice: what to try.
+    """
+
+    exit_code = 2
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        got: object = None,
+        expected: object = None,
+        cause: str | None = None,
+        advice: str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.details = {"got": got, "expected": expected, "likely cause": cause, "try": advice}
+        lines = [problem, *(f"  {name}: {value}" for name, value in self.details.items() if value is not None)]
+        super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors cross process borders whole; Exception would keep the message alone."""
+        return _rebuild, (type(self), str(self), self.__dict__)
+
+
+def _rebuild(kind: type[MedadvError], message: str, state: dict[str, Any]) -> MedadvError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, message)
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigError(MedadvError):
+    """A study, a budget or an argument that cannot be meant."""
+
+
+class BudgetError(ConfigError):
+    """An amount, a unit, or a container that cannot carry the amount."""
+
+
+class VictimError(MedadvError):
+    """Weights, head or behaviour of a network that cannot be attacked as it is."""
+
+
+class GradientError(VictimError):
+    """A gradient that is missing, not finite, or zero where it must not be."""
+
+
+class RunError(MedadvError):
+    """The folder of a run: another study's, not writable, full or damaged."""
+
+
+class Reason(StrEnum):
+    """Why a case is quarantined: the one table of reason codes. The value is what a record holds."""
+
+    MISSING_MODALITY = "missing_modality"
+    EXTRA_MODALITY = "extra_modality"
+    MISSING_LABEL = "missing_label"
+    UNREADABLE = "unreadable"
+    HEADER_SIZE = "header_size"
+    DIMENSIONS = "dimensions"
+    DATA_TYPE = "data_type"
+    AFFINE_INVALID = "affine_invalid"
+    SHAPE_MISMATCH = "shape_mismatch"
+    AFFINE_MISMATCH = "affine_mismatch"
+    NOT_FINITE = "not_finite"
+    CONSTANT_MODALITY = "constant_modality"
+    LABEL_GRID = "label_grid"
+    LABEL_NOT_INTEGER = "label_not_integer"
+    LABEL_OUTSIDE_SCHEME = "label_outside_scheme"
+    BUDGET_NOT_STORABLE = "budget_not_storable"
+    GRADIENT_NOT_FINITE = "gradient_not_finite"
+
+
+EXPLANATIONS: dict[Reason, str] = {
+    Reason.MISSING_MODALITY: "a modality that the data set declares has no file in this case",
+    Reason.EXTRA_MODALITY: "two files claim to be the same modality, or a channel is not declared",
+    Reason.MISSING_LABEL: "there is no expert label; an all-background label is data, a missing file is not",
+    Reason.UNREADABLE: "the file is truncated, or is not NIfTI",
+    Reason.HEADER_SIZE: "the header promises more voxels than the file holds or than may be allocated",
+    Reason.DIMENSIONS: "the image is not a 3-D volume (or 4-D with one channel a modality)",
+    Reason.DATA_TYPE: "complex, RGB or otherwise not a real number a voxel",
+    Reason.AFFINE_INVALID: "the affine is not finite or not invertible, or the voxel size is not plausible",
+    Reason.SHAPE_MISMATCH: "the modalities have different shapes",
+    Reason.AFFINE_MISMATCH: "the modalities lie on different grids: moved, turned or flipped",
+    Reason.NOT_FINITE: "NaN or infinite voxels",
+    Reason.CONSTANT_MODALITY: "a modality is all zero, or constant where it is not zero",
+    Reason.LABEL_GRID: "the label map does not lie on the image's grid",
+    Reason.LABEL_NOT_INTEGER: "the label map holds fractions",
+    Reason.LABEL_OUTSIDE_SCHEME: "the label map holds numbers that the declared scheme does not know",
+    Reason.BUDGET_NOT_STORABLE: "the budget is smaller than the step of the integer container that was asked for",
+    Reason.GRADIENT_NOT_FINITE: "the victim's gradient is NaN or infinite on this case",
+}
+
+
+class CaseError(MedadvError):
+    """One case that cannot be used. The study goes on without it and says so.
+
+    Args:
+        reason: the code of the one table above.
+        problem: what is wrong with this case, in one sentence.
+    """
+
+    def __init__(self, reason: Reason, problem: str, **details: Any) -> None:
+        details.setdefault("cause", EXPLANATIONS[reason])
+        super().__init__(f"[{reason}] {problem}", **details)
+        self.reason = reason
+
+
+class MedadvWarning(UserWarning):
+    """The base of all warnings of medadv."""
+
+
+class GradientWarning(MedadvWarning):
+    """A gradient that exists and deserves doubt: mostly zero, or not what was expected."""
