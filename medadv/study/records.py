@@ -1,0 +1,191 @@
+"""One JSON file a finished cell. A file that exists under its final name is whole and is done.
+
+A cell is (victim, condition, case); its key is the digest of everything that could change its numbers: voxels, label,
+weights, preprocessing, condition, precision and schema. Times, paths and families are not in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from medadv.errors import RunError
+
+SCHEMA = 1
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Score(_Row):
+    """One number about one case: of the file, and beside it of the voxels in memory.
+
+    Attributes:
+        region: a region or tissue of the label scheme.
+        metric: ``dice`` (share) or ``hd95`` (mm).
+        policy: how empty regions are scored; ``strict``: both empty 1 (0 mm), one empty 0 (the image's diagonal).
+        value: the score of the delivered file, read again and predicted anew.
+        computed: the score of the same voxels in memory.
+        truth, predicted, hit: voxel counts of the delivered file's prediction, from which any policy can be computed.
+    """
+
+    region: str
+    metric: Literal["dice", "hd95"]
+    policy: str
+    value: float
+    computed: float
+    truth: int
+    predicted: int
+    hit: int
+
+
+class Fidelity(_Row):
+    """How like its clean self one modality still looks. PSNR is None when nothing changed."""
+
+    modality: str
+    ssim: float
+    psnr_db: float | None
+
+
+class Presented(_Row):
+    """How the case was presented: what a table needs to know of a condition.
+
+    Attributes:
+        role: ``clean``, ``control`` or ``attack``.
+        family: what is swept over budgets as one curve: ``fgsm``, ``noise``, ``permuted ifgsm`` …
+        title: for people, e.g. ``i-FGSM, 10 steps``.
+        amount, unit: the budget, None for clean and identity.
+        of: the condition whose stored result this one is made of, if any.
+    """
+
+    role: Literal["clean", "control", "attack"]
+    family: str
+    title: str
+    amount: float | None = None
+    unit: str | None = None
+    of: str | None = None
+
+
+class Effort(_Row):
+    """What an attack cost and how it went. ``trace`` maps ``value`` and ``merit`` to one number a step."""
+
+    steps: int
+    forward: int
+    backward: int
+    zero_gradient_share: float
+    trace: dict[str, list[float]]
+
+
+class Record(_Row):
+    """One finished cell.
+
+    Attributes:
+        key: the cell's digest.
+        inputs: the digests and settings that went into the key.
+        radii: unit → modality → the budget in that unit (``sigma``, ``stored``, ``p1-p99``, ``minmax``, ``0-255``).
+        size: the largest change as a share of the budget, measured on the re-read file; None without a budget.
+        delivered: file name → SHA-256 of what was written; empty for clean.
+    """
+
+    schema_version: int = SCHEMA
+    key: str
+    victim: str
+    condition: str
+    case: str
+    patient: str | None
+    presented: Presented
+    inputs: dict[str, Any]
+    radii: dict[str, dict[str, float]] | None
+    size: float | None
+    delivered: dict[str, str]
+    effort: Effort | None
+    fidelity: list[Fidelity]
+    scores: list[Score]
+
+
+def digest(value: object) -> str:
+    """SHA-256 of a JSON value in one canonical spelling."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_atomically(path: Path, fill: Callable[[Path], None]) -> None:
+    """Let ``fill`` write a temporary file beside ``path``, flush it to the disk, then rename it.
+
+    Whatever happens in between, ``path`` is either what it was or wholly new.
+
+    Raises:
+        RunError: the folder cannot be written, or the disk is full.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The suffix is kept: nibabel and matplotlib choose the format by it.
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix="".join(path.suffixes[-2:]))
+        os.close(descriptor)
+        temporary = Path(name)
+        fill(temporary)
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise RunError(
+            f"{path.name} could not be written" + (": the disk is full" if full else ""),
+            got=error,
+            advice="free space and run the same command again; finished cells are kept"
+            if full
+            else f"check that {path.parent} may be written",
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Put a finished cell under its final name."""
+    write_text(record_path(folder, record.victim, record.condition, record.case, record.key), record.model_dump_json(indent=1))
+
+
+def record_path(folder: Path, victim: str, condition: str, case: str, key: str) -> Path:
+    """Where the record of a cell lies."""
+    return folder / "records" / victim / condition / f"{case}.{key[:16]}.json"
+
+
+def read_record(path: Path) -> Record:
+    """Read a record.
+
+    Raises:
+        RunError: the file is damaged or of another version; it is never used in part.
+    """
+    try:
+        return Record.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise RunError(
+            f"the record {path.name} is damaged",
+            got=str(error).splitlines()[0],
+            cause="the file was edited, or the disk failed",
+            advice="delete it and run the same command again: the cell is computed anew",
+        ) from error
+
+
+def read_records(folder: Path) -> Iterator[Record]:
+    """All records of a run, in the order of their paths."""
+    for path in sorted((folder / "records").glob("*/*/*.json")):
+        if not path.name.startswith("."):
+            yield read_record(path)
