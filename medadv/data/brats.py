@@ -1,0 +1,171 @@
+"""BraTS folders, 2018 to 2024: one folder a case, one file a modality, named by the release's own rules.
+
+Modalities come out under their canonical names (``t1``, ``t1ce``, ``t2``, ``flair``) whatever the release calls them, and
+label numbers are those that the declared release documents; neither is read off the voxels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from medadv.data.case import Case, Cohort, Refusal
+from medadv.errors import CaseError, ConfigError, Reason
+from medadv.labels import BRATS_2018, BRATS_2023, BRATS_2024, LabelScheme
+
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+SUFFIXES = (".nii.gz", ".nii")
+
+
+@dataclass(frozen=True)
+class Release:
+    """How one year's files are named and numbered.
+
+    Attributes:
+        separator: what stands between the case id and the modality.
+        names: canonical modality → the release's name.
+        scheme: what its label numbers mean.
+        patient: pattern whose first group is the patient id within a case id.
+    """
+
+    separator: str
+    names: Mapping[str, str]
+    scheme: LabelScheme
+    patient: re.Pattern[str]
+
+
+_EARLY = dict(zip(MODALITIES, MODALITIES, strict=True))
+_LATE = {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f"}
+_CASE = re.compile(r"(.+)")
+_TIME_POINT = re.compile(r"(.+)-\d{3}")  # BraTS-GLI-NNNNN-TTT: TTT is one patient's time point
+
+RELEASES: dict[str, Release] = {
+    **{year: Release("_", _EARLY, BRATS_2018, _CASE) for year in ("2018", "2019", "2020", "2021", "2022")},
+    "2023": Release("-", _LATE, BRATS_2023, _TIME_POINT),
+    "2024": Release("-", _LATE, BRATS_2024, _TIME_POINT),
+}
+"""Year → naming. 2022 is 2021's data; 2024 is the glioma task after treatment."""
+
+
+def brats(folder: str | Path, release: str = "2021", *, labelled: bool = True) -> Case:
+    """One BraTS case folder.
+
+    Args:
+        folder: the case's folder; its name is the case id.
+        release: the year, which decides file names and label numbers.
+        labelled: refuse a case without a label; False takes it as it is.
+
+    Raises:
+        ConfigError: the release is unknown or the folder does not exist.
+        CaseError: a modality or the label is missing, or a file belongs to none of them.
+    """
+    rules = _rules(release)
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder", expected="the folder of one BraTS case")
+    found = _images(folder)
+    images: dict[str, Path] = {}
+    for modality, name in rules.names.items():
+        file = _one(folder, f"{folder.name}{rules.separator}{name}", found)
+        if file is None:
+            raise _missing(Reason.MISSING_MODALITY, folder, rules, name, found)
+        images[modality] = file
+    label = _one(folder, f"{folder.name}{rules.separator}seg", found)
+    if label is None and labelled:
+        raise _missing(Reason.MISSING_LABEL, folder, rules, "seg", found)
+    if found:
+        raise CaseError(
+            Reason.EXTRA_MODALITY,
+            f"{folder.name}: files that belong to no modality of BraTS {release}",
+            got=sorted(file.name for file in found),
+            expected=[*rules.names.values(), "seg"],
+            advice="move them out of the case's folder",
+        )
+    patient = rules.patient.fullmatch(folder.name)
+    return Case(folder.name, patient.group(1) if patient else folder.name, images, label, rules.scheme)
+
+
+def brats_cohort(root: str | Path, release: str = "2021", *, labelled: bool = True) -> Cohort:
+    """All BraTS cases under a folder, at any depth (``HGG/`` and ``LGG/`` too), in the order of their ids.
+
+    Files and folders whose names start with ``.`` or ``_`` are passed over. A case that cannot be used becomes a
+    ``Refusal``, never an exception.
+
+    Raises:
+        ConfigError: the release is unknown, or there is no case folder at all.
+    """
+    rules = _rules(release)
+    root = Path(root)
+    cases: dict[str, Case] = {}
+    refused: list[Refusal] = []
+    for folder in sorted(_case_folders(root), key=lambda folder: (folder.name, folder)):
+        if folder.name in cases:
+            twin = f"{folder.name}: two folders have this case id, {cases[folder.name].images['t1'].parent} and {folder}"
+            refused.append(Refusal(folder.name, Reason.EXTRA_MODALITY, twin))
+            continue
+        try:
+            cases[folder.name] = brats(folder, release, labelled=labelled)
+        except CaseError as error:
+            refused.append(Refusal(folder.name, error.reason, str(error)))
+    if not cases and not refused:
+        raise ConfigError(
+            f"no BraTS case under {root}",
+            expected=f"folders such as CASE/CASE{rules.separator}{rules.names['t1']}.nii.gz",
+            advice="check the folder; for another layout use another importer",
+        )
+    return Cohort(list(cases.values()), refused, MODALITIES, rules.scheme)
+
+
+def _rules(release: str) -> Release:
+    try:
+        return RELEASES[release]
+    except KeyError:
+        raise ConfigError("unknown BraTS release", got=release, expected=f"one of {list(RELEASES)}") from None
+
+
+def _hidden(path: Path) -> bool:
+    return path.name.startswith((".", "_"))
+
+
+def _images(folder: Path) -> set[Path]:
+    return {file for file in folder.iterdir() if file.name.endswith(SUFFIXES) and not _hidden(file) and file.is_file()}
+
+
+def _case_folders(folder: Path) -> Iterator[Path]:
+    """Folders that hold images, and folders that hold nothing where their neighbours are cases."""
+    if not folder.is_dir():
+        return
+    below = [path for path in folder.iterdir() if path.is_dir() and not _hidden(path)]
+    if _images(folder):
+        yield folder
+    elif not below and any(_images(sibling) for sibling in folder.parent.iterdir() if sibling.is_dir()):
+        yield folder
+    for path in below:
+        yield from _case_folders(path)
+
+
+def _one(folder: Path, stem: str, found: set[Path]) -> Path | None:
+    """Take the one file of that name out of what was found."""
+    files = sorted(found & {folder / f"{stem}{suffix}" for suffix in SUFFIXES})
+    if len(files) > 1:
+        raise CaseError(
+            Reason.EXTRA_MODALITY,
+            f"{folder.name}: two files for one modality",
+            got=[file.name for file in files],
+            expected="one of them",
+            advice="keep the one that is right",
+        )
+    found.difference_update(files)
+    return files[0] if files else None
+
+
+def _missing(reason: Reason, folder: Path, rules: Release, name: str, rest: set[Path]) -> CaseError:
+    return CaseError(
+        reason,
+        f"{folder.name}: no file for {name}",
+        got=f"not accounted for: {sorted(file.name for file in rest)}",
+        expected=f"{folder.name}{rules.separator}{name}.nii.gz",
+        advice="rename the file if it is there under another name, or check that the declared release is right",
+    )
