@@ -92,7 +92,7 @@ def render(anatomy: Anatomy, modality: str, rng: Generator) -> Int[np.ndarray, "
     span = max(shape)
     signal = np.zeros(shape, np.float32)
     for tissue, level in CONTRAST[modality].items():
-        texture = 1 + (0.1 if tissue in ("oedema", "enhancing", "necrosis") else 0.02) * waves(rng, shape, 5.0)
+        texture = 1 + (0.05 if tissue in ("oedema", "enhancing", "necrosis") else 0.02) * waves(rng, shape, 5.0)
         signal += np.float32(level * rng.normal(1, 0.04)) * texture * anatomy.tissues[tissue]
     bias = np.exp(rng.uniform(0.04, 0.1) * waves(rng, shape, 1.2 * span))
     noise = rng.uniform(0.02, 0.035) * rng.standard_normal((2, *shape), dtype=np.float32)

@@ -20,7 +20,7 @@ Point = tuple[float, float, float]
 EXTENT = (0.80, 1.0, 0.76)
 """Half width, half length and half height of a brain (an adult's are about 70, 88 and 67 mm)."""
 
-HEMISPHERE = ((0.33, 0.0, 0.12), (0.46, 0.99, 0.63))
+HEMISPHERE = ((0.24, 0.0, 0.12), (0.55, 0.99, 0.63))
 TEMPORAL_LOBE = ((0.48, 0.16, -0.28), (0.28, 0.56, 0.27))
 CEREBELLUM = ((0.20, -0.55, -0.44), (0.37, 0.38, 0.27))
 BRAINSTEM = ((0.0, -0.16, -0.40), (0.14, 0.17, 0.38))
@@ -71,8 +71,8 @@ class Head:
     def on(shape: tuple[int, int, int], rng: Generator) -> Head:
         """A head that fills a grid of any shape, a little turned and stretched by chance."""
         largest = [0.47 * n / extent for n, extent in zip(shape, EXTENT, strict=True)]
-        # A brain may be stretched by a third to fill an odd grid, not more.
-        scale = [min(s, 1.33 * min(largest)) * rng.uniform(0.93, 1.0) for s in largest]
+        # A brain may be stretched a little to fill an odd grid, not more.
+        scale = [min(s, 1.15 * min(largest)) * rng.uniform(0.93, 1.0) for s in largest]
         axes = [(np.arange(n, dtype=np.float32) - (n - 1) / 2) / s for n, s in zip(shape, scale, strict=True)]
         x, y, z = np.meshgrid(*axes, indexing="ij")
         turn = rng.normal(0, 0.04)
@@ -113,7 +113,8 @@ def grow(shape: tuple[int, int, int], rng: Generator) -> Anatomy:
     head = Head.on(shape, rng)
     rough = waves(rng, shape, 0.5 / head.voxel)
     depth, pial = _surface(head, rough, rng)
-    brain = _largest((depth > 0) & (pial > -0.4 * head.voxel))
+    # A skull strip follows the hull and dips a little into the sulci.
+    brain = _largest((depth > 0) & ((pial > -0.3 * head.voxel) | (depth > 0.035)))
 
     cortex = max(0.055, 1.05 * head.voxel)
     white = _soft(pial - cortex - 0.008 * waves(rng, shape, 0.3 / head.voxel), head.voxel)
@@ -125,7 +126,7 @@ def grow(shape: tuple[int, int, int], rng: Generator) -> Anatomy:
     csf = np.maximum(1 - _soft(pial, head.voxel), hollow)
     tissues = {"csf": csf, "white": white * (1 - deep) * (1 - csf), "deep": deep * white * (1 - csf)}
     tissues["grey"] = np.clip(1 - sum(tissues.values()), 0, 1)
-    labels = _glioma(head, mass, tissues, brain & (csf < 0.5), rng)
+    labels = _glioma(head, mass, tissues, brain & (hollow < 0.5), rng)
     for tissue, number in {"necrosis": 1, "oedema": 2, "enhancing": 4}.items():
         tissues[tissue] = ndimage.gaussian_filter((labels == number).astype(np.float32), 0.45)
     grown = sum(tissues[t] for t in ("necrosis", "oedema", "enhancing"))
@@ -161,12 +162,12 @@ def _surface(head: Head, rough: Grid, rng: Generator) -> tuple[Grid, Grid]:
         slope = np.sqrt(sum(np.square(g) for g in np.gradient(level))) / head.voxel
         return np.hypot(level / np.maximum(slope, np.percentile(slope, 5)), np.maximum(depth - reach, 0))
 
-    gyrus = max(0.42, 10.5 * head.voxel)
-    reach = np.clip(0.17 + 0.06 * waves(rng, shape, 0.4 / head.voxel), 0.06, 0.32)
+    gyrus = max(0.34, 9.5 * head.voxel)
+    reach = np.clip(0.22 + 0.07 * waves(rng, shape, 0.4 / head.voxel), 0.08, 0.36)
     sulci = fissure(waves(rng, shape, gyrus / head.voxel), reach)
     folia = fissure(waves(rng, shape, max(0.5 * gyrus / head.voxel, 6.0)), 0.12)
-    sylvian = fissure(hemisphere - temporal, 0.26 + 0.3 * np.maximum(0.25 - np.abs(head.x), 0))
-    falx = np.hypot(head.x + 0.01 * rough, np.maximum(0.30 - head.z, 0) * (np.abs(head.y) < 0.75))
+    sylvian = np.hypot(fissure(hemisphere - temporal, 0.26), np.maximum(0.42 - np.abs(head.x), 0))
+    falx = np.hypot(head.x + 0.01 * rough, np.maximum(0.30 - head.z, 0) * (np.abs(head.y) < 0.6))
     tentorium = fissure(cerebrum - cerebellum, 0.5)
 
     small = cerebellum > cerebrum
@@ -179,7 +180,7 @@ def _surface(head: Head, rough: Grid, rng: Generator) -> tuple[Grid, Grid]:
 
 def _ventricles(head: Head, rng: Generator) -> Grid:
     """Distance to the lateral ventricles, the third and the fourth."""
-    size = rng.uniform(0.8, 1.35)
+    size = rng.uniform(0.9, 1.5)
     sides = rng.uniform(0.9, 1.1, 2)
     swell = np.where(head.x > 0, sides[0], sides[1]) * size
     distance = np.full_like(head.x, np.inf)
@@ -207,7 +208,7 @@ def _deep_grey(head: Head) -> Grid:
 def _seat(head: Head, white: Mask, depth: Grid, rng: Generator) -> Point:
     """A place in the white matter of one hemisphere for a tumour to grow from."""
     side = np.sign(head.x) == rng.choice([-1, 1])
-    good = white & side & (depth > 0.22) & (np.abs(head.x) > 0.2) & (head.z > -0.1) & (np.abs(head.y) < 0.62)
+    good = white & side & (depth > 0.22) & (np.abs(head.x) > 0.28) & (head.z > -0.1) & (np.abs(head.y) < 0.62)
     if not good.any():
         good = side & (depth > 0.2)
     at = tuple(rng.choice(np.argwhere(good)))
@@ -227,7 +228,7 @@ def _glioma(
     core = ndimage.binary_fill_holes(core) & solid
 
     # Oedema follows the white matter, spares the cortex and does not cross the falx.
-    resisted = far + 0.22 * tissues["grey"] + 0.3 * (head.x * seat[0] < 0) + 0.06 * waves(rng, shape, 0.25 / head.voxel)
+    resisted = far + 0.35 * (tissues["grey"] + tissues["csf"]) + 0.3 * (head.x * seat[0] < 0) + 0.05 * waves(rng, shape, 0.25 / head.voxel)
     swollen = _nearest(np.where(core, -1, resisted), solid, max(whole, int(core.sum())))
     within = ndimage.distance_transform_edt(core) * head.voxel + 0.012 * waves(rng, shape, 0.18 / head.voxel)
     dead = _nearest(-within, core, max(1, int(core.sum() * rng.uniform(0.25, 0.5))))
