@@ -159,7 +159,8 @@ def write_text(path: Path, text: str) -> None:
 
 def write_record(folder: Path, record: Record) -> None:
     """Put a finished cell under its final name."""
-    write_text(record_path(folder, record.victim, record.condition, record.case, record.key), record.model_dump_json(indent=1))
+    path = record_path(folder, record.victim, record.condition, record.case, record.key)
+    write_text(path, record.model_dump_json(indent=1))
 
 
 def record_path(folder: Path, victim: str, condition: str, case: str, key: str) -> Path:

@@ -1,0 +1,160 @@
+"""``Budget``: how much may change, as an amount in a unit, resolved for each case and modality into stored units.
+
+There is no convention for MR intensities: 8/255 of the range is a different thing in every scan, and one hot voxel
+changes it. The unit of medadv is σ; every record also carries the others.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from medadv.errors import BudgetError
+
+
+class Unit(StrEnum):
+    """The units of a budget.
+
+    ``SIGMA``: standard deviations of the modality inside the clean support of the case. ``STORED``: the file's own
+    units. ``PERCENTILE``: shares of p1 to p99 of the support. ``MINMAX``: shares of its minimum to maximum. ``GREY``:
+    steps of which 255 span the legal range, or the support's minimum to maximum where there is none.
+    """
+
+    SIGMA = "sigma"
+    STORED = "stored"
+    PERCENTILE = "p1-p99"
+    MINMAX = "minmax"
+    GREY = "0-255"
+
+
+_SPELLINGS = {"σ": Unit.SIGMA, "sd": Unit.SIGMA, "percentile": Unit.PERCENTILE, "255": Unit.GREY, "grey": Unit.GREY}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """An amount of change in a unit.
+
+    Attributes:
+        amount: one amount for all modalities, or one each, in channel order.
+        unit: what it is measured in.
+    """
+
+    amount: float | tuple[float, ...]
+    unit: Unit = Unit.SIGMA
+
+    def __post_init__(self) -> None:
+        for amount in self.amounts:
+            if not (math.isfinite(amount) and amount >= 0):
+                raise BudgetError(
+                    "a budget is a finite amount that is not negative", got=amount, expected="for example 0.1 sigma"
+                )
+
+    @property
+    def amounts(self) -> tuple[float, ...]:
+        """The amounts, as a tuple of one or of one a modality."""
+        return self.amount if isinstance(self.amount, tuple) else (self.amount,)
+
+    @classmethod
+    def parse(cls, text: str | float | Budget) -> Budget:
+        """Read ``"0.1 sigma"``, ``"20 stored"``, ``"0.02 p1-p99"``, ``"8 0-255"``, or a bare number of σ.
+
+        Raises:
+            BudgetError: no number, or an unknown unit.
+        """
+        if isinstance(text, Budget):
+            return text
+        match = re.fullmatch(r"\s*([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)\s*(\S*)\s*", str(text), re.IGNORECASE)
+        name = match[2].lower() if match else ""
+        units = {u.value: u for u in Unit} | _SPELLINGS | {"": Unit.SIGMA}
+        try:
+            amount = float(match[1]) if match else None
+        except ValueError:
+            amount = None
+        if amount is None or name not in units:
+            raise BudgetError(
+                "this is no budget",
+                got=text,
+                expected=f"a number and a unit out of {[u.value for u in Unit]}",
+                advice='write for example "0.1 sigma"',
+            )
+        return cls(amount, units[name])
+
+    def __str__(self) -> str:
+        return f"{'/'.join(f'{a:g}' for a in self.amounts)} {self.unit}"
+
+    def scaled(self, factor: float) -> Budget:
+        """The same budget, so many times."""
+        amounts = tuple(a * factor for a in self.amounts)
+        return replace(self, amount=amounts if isinstance(self.amount, tuple) else amounts[0])
+
+    def resolve(self, scales: Scales) -> Float[Tensor, "b c"]:
+        """The budget in stored units, for each sample and modality, float64.
+
+        Raises:
+            BudgetError: there is not one amount for each modality.
+        """
+        unit = scales.of(self.unit)
+        if len(self.amounts) not in (1, unit.shape[1]):
+            raise BudgetError(
+                "the budget has another number of modalities than the image",
+                got=len(self.amounts),
+                expected=f"one amount, or {unit.shape[1]}",
+            )
+        return unit * unit.new_tensor(self.amounts)
+
+
+@dataclass(frozen=True, eq=False)
+class Scales:
+    """What one of each unit is worth in stored units, around the clean inputs of one batch.
+
+    Attributes:
+        x: the clean input ``(b, c, *s)``.
+        support: where it may change.
+        span: the range that 255 grey levels share, or None for the support's minimum to maximum.
+    """
+
+    x: Float[Tensor, "b c *s"]
+    support: Bool[Tensor, "b c *s"]
+    span: tuple[float, float] | None = None
+
+    def of(self, unit: Unit) -> Float[Tensor, "b c"]:
+        """One of this unit in stored units, float64; zero where a modality has no support."""
+        measures: dict[Unit, Callable[[Tensor], Tensor]] = {
+            Unit.SIGMA: lambda v: v.std(correction=0),
+            Unit.STORED: lambda v: v.new_ones(()),
+            Unit.PERCENTILE: lambda v: _quantile(v, 0.99) - _quantile(v, 0.01),
+            Unit.MINMAX: lambda v: v.max() - v.min(),
+            Unit.GREY: lambda v: self._span(v) / 255,
+        }
+        measure = measures[unit]
+        rows = []
+        for sample, mask in zip(self.x, self.support, strict=True):
+            voxels = [channel[where].double() for channel, where in zip(sample, mask, strict=True)]
+            rows.append(torch.stack([measure(v) if v.numel() else v.new_zeros(()) for v in voxels]))
+        return torch.stack(rows)
+
+    def _span(self, voxels: Tensor) -> Tensor:
+        if self.span is None:
+            return voxels.max() - voxels.min()
+        return voxels.new_tensor(self.span[1] - self.span[0])
+
+    def equivalents(self, radius: Float[Tensor, "b c"]) -> dict[Unit, Float[Tensor, "b c"]]:
+        """One radius in stored units, told in every unit."""
+        worth = {unit: self.of(unit) for unit in Unit}
+        return {unit: torch.where(one > 0, radius / one, torch.zeros_like(radius)) for unit, one in worth.items()}
+
+
+def _quantile(values: Float[Tensor, "n"], q: float) -> Float[Tensor, ""]:
+    """Linear interpolation, as ``torch.quantile``, which refuses more than 2**24 values."""
+    place = q * (values.numel() - 1)
+    low = math.floor(place)
+    ordered = values.sort().values
+    high = min(low + 1, values.numel() - 1)
+    return torch.lerp(ordered[low], ordered[high], place - low)

@@ -1,0 +1,112 @@
+"""What an attack doubts about its victim. An attack that fails silently looks like robustness."""
+
+from __future__ import annotations
+
+import warnings
+from typing import NoReturn
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from medadv.attack.losses import Logits
+from medadv.attack.rng import Rng
+from medadv.attack.victim import Victim, held_still
+from medadv.errors import GradientError, GradientWarning, VictimError
+
+MOSTLY = 0.99
+"""From this share of exactly zero gradients on, an attack warns."""
+
+
+def check_input(x: Float[Tensor, "b c *s"]) -> None:
+    """Refuse what cannot be attacked.
+
+    Raises:
+        VictimError: not float32 or float64, or voxels that are not finite.
+    """
+    if x.dtype not in (torch.float32, torch.float64):
+        raise VictimError(
+            "the input cannot be attacked in this precision",
+            got=x.dtype,
+            expected="float32 or float64",
+            cause="integer tensors have no gradient, and half precision cannot hold small budgets",
+            advice="pass x.float()",
+        )
+    if not torch.isfinite(x).all():
+        raise VictimError(
+            "the input has voxels that are not finite", advice="medadv.read refuses such files; mend the case"
+        )
+
+
+def check_answer(raw: Logits) -> None:
+    """Refuse a raw answer that is not finite, or that looks like probabilities.
+
+    Raises:
+        VictimError: NaN or infinite logits, or probabilities.
+    """
+    low, high = raw.amin(), raw.amax()
+    if not (torch.isfinite(low) and torch.isfinite(high)):
+        raise VictimError(
+            "the victim answers NaN or infinity on the clean input",
+            cause="broken weights, or a normalisation that divides by zero",
+            advice="look at victim(x) for this case before attacking it",
+        )
+    if low < 0 or high > 1 or low == high:
+        return
+    # A region head reaches the loop as stack([0, z]): then its probabilities would be z alone.
+    lone = raw.shape[1] == 2 and bool((raw[:, 0] == 0).all())
+    if lone or bool(((raw.sum(1) - 1).abs() < 1e-3).all()):
+        raise VictimError(
+            "the victim answers probabilities instead of logits",
+            got=f"values between {low:.3g} and {high:.3g}",
+            expected="logits, before any softmax or sigmoid",
+            cause="the network ends in an activation, whose saturation makes gradients exactly zero",
+            advice="remove the last softmax or sigmoid; the head applies it",
+        )
+
+
+def check_steady(victim: Victim, x: Float[Tensor, "b c *s"], tolerance: float = 1e-4) -> None:
+    """Ask a victim twice; refuse one that answers differently.
+
+    Raises:
+        VictimError: two answers to one input differ by more than ``tolerance`` of their spread.
+    """
+    with held_still(victim.modules()), torch.no_grad():
+        still = victim.prepare(x, Rng.seeded(0, x.shape[0]))
+        first, second = still(x), still(x)
+    spread = (first.amax() - first.amin()).clamp(min=torch.finfo(first.dtype).tiny)
+    difference = ((first - second).abs().amax() / spread).item()
+    if not difference <= tolerance:
+        raise VictimError(
+            "the victim answers the same input differently between calls",
+            got=f"a difference of {difference:.2g} of the answers' spread",
+            expected=f"at most {tolerance:g}",
+            cause="noise, dropout or batch statistics that stay on in evaluation mode",
+            advice="switch the randomness off, or freeze its draws in the victim's prepare()",
+        )
+
+
+def refuse_broken(broken: Bool[Tensor, "b"], step: int) -> NoReturn:
+    """Refuse to go on after a gradient that was not finite.
+
+    Raises:
+        GradientError: always, naming the samples.
+    """
+    raise GradientError(
+        "the victim's gradient is not finite",
+        got=f"samples {broken.nonzero().flatten().tolist()}, by step {step}",
+        cause="an overflow, a square root or division at zero, or broken weights",
+        advice="run in float32, and look for a layer whose gradient is infinite at a constant input",
+    )
+
+
+def doubt_zero(share: Float[Tensor, "b"]) -> None:
+    """Warn where nearly every gradient was exactly zero: the attack could not see."""
+    if bool((share >= MOSTLY).any()):
+        warnings.warn(
+            f"{share.max().item():.1%} of the gradients are exactly zero: this attack cannot tell whether the victim "
+            "withstands it. Likely causes: saturated logits (a distilled or very confident network), or a step without "
+            "gradient in the victim. Try the logit margin loss, which does not saturate.",
+            GradientWarning,
+            stacklevel=3,
+        )

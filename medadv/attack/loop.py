@@ -1,0 +1,250 @@
+"""``Attack``: the one gradient loop. ``Adversarial``: the record of what it did."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from medadv.attack import checks
+from medadv.attack.objective import Goal, Judgement, Objective
+from medadv.attack.rng import Rng
+from medadv.attack.steps import State, Step
+from medadv.attack.threat import Image, Threat, ThreatModel
+from medadv.attack.victim import Passes, Victim, held_still
+from medadv.errors import ConfigError
+
+SYNC_EVERY = 10
+"""The host asks the device how it goes at most once in so many steps."""
+
+Start = Callable[[ThreatModel, Rng], Image]
+
+
+def clean(threat: ThreatModel, _rng: Rng) -> Image:
+    """Start at the clean input; its answer then serves as the first step's."""
+    return threat.clean
+
+
+def random(threat: ThreatModel, rng: Rng) -> Image:
+    """Start at a random allowed input."""
+    return threat.sample(rng)
+
+
+def near(x: Image) -> Start:
+    """Start at the allowed input nearest to ``x``."""
+
+    def start(threat: ThreatModel, _rng: Rng) -> Image:
+        return threat.project(x)
+
+    return start
+
+
+@dataclass(frozen=True, eq=False)
+class Adversarial:
+    """What an attack found, and how.
+
+    Attributes:
+        x: the adversarial input, allowed by the threat model.
+        merit: of ``x``; NaN where the last iterate was delivered unjudged (``keep="last"``).
+        trace: ``value`` and ``merit`` at each iterate that was judged, ``(n, b)``; NaN after a sample had left.
+        size: the share of the budget that ``x`` uses.
+        zero_gradient_share: of the support, over all steps.
+        passes: forwards and backwards of the network.
+        seconds: of the whole call.
+    """
+
+    x: Image
+    merit: Float[Tensor, "b"]
+    trace: dict[str, Float[Tensor, "n b"]]
+    size: Float[Tensor, "b"]
+    zero_gradient_share: Float[Tensor, "b"]
+    passes: Passes
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A gradient attack: threat × objective × step × number of steps × start.
+
+    Attributes:
+        threat: what may change.
+        objective: what the attacker wants.
+        step: how a gradient becomes a move.
+        steps: how many; at least one.
+        start: where the first iterate is.
+        keep: ``"last"`` delivers the last iterate, as published FGSM and I-FGSM do; ``"best"`` the one of highest
+            merit, and lets samples leave when they are done.
+    """
+
+    threat: Threat
+    objective: Objective
+    step: Step
+    steps: int
+    start: Start = clean
+    keep: Literal["best", "last"] = "best"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(
+                "an attack takes at least one step", got=self.steps, advice="for no change at all, use budget 0"
+            )
+
+    def __call__(
+        self,
+        victim: Victim,
+        x: Image,
+        truth: Int[Tensor, "b *s"],
+        *,
+        support: Bool[Tensor, "b c *s"] | None = None,
+        rng: Rng | None = None,
+    ) -> Adversarial:
+        """Attack a batch.
+
+        Args:
+            victim: who is attacked. Its modules are in evaluation mode meanwhile, and restored.
+            x: the clean input ``(b, c, *s)`` in stored units, float32 or float64.
+            truth: what the victim's ``targets`` understands, usually a label map.
+            support: where the input may change; None for its non-zero voxels.
+            rng: one stream a sample; None for seed 0.
+
+        Raises:
+            VictimError: an input or an answer that cannot be attacked.
+            GradientError: a gradient that is not finite.
+        """
+        began = time.perf_counter()
+        checks.check_input(x)
+        with held_still(victim.modules()):
+            x = x.detach().clone() if x.is_inference() else x.detach()
+            rng = rng or Rng.seeded(0, x.shape[0])
+            threat = self.threat(x, x != 0 if support is None else support)
+            journal = _Journal.blank(x)
+            front, raw = self._begin(victim.prepare(x, rng.fork("victim")), threat, truth, rng, journal)
+            best = self._climb(front, raw, journal)
+        shares = journal.zeros / journal.judged.clamp(min=1)
+        checks.doubt_zero(shares)
+        trace = {name: torch.stack(rows) for name, rows in journal.trace.items()}
+        seconds = time.perf_counter() - began
+        return Adversarial(best.x, best.merit, trace, threat.size(best.x), shares, journal.passes, seconds)
+
+    def _begin(
+        self, victim: Victim, threat: ThreatModel, truth: Int[Tensor, "b *s"], rng: Rng, journal: _Journal
+    ) -> tuple[_Front, Float[Tensor, "b classes *targets"] | None]:
+        """All samples at their start, with a goal; and the first step's answer where the clean one serves."""
+        x = threat.project(self.start(threat, rng.fork("start"))).requires_grad_()
+        raw = victim(x) if self.start is clean else None
+        if raw is None:
+            journal.passes += victim.answer_cost
+            with torch.no_grad():
+                raw0 = victim(threat.clean)
+        else:
+            raw0 = raw.detach()  # a goal that held the graph would cancel its own gradient
+        checks.check_answer(raw0)
+        goal = self.objective.prepare(raw0, victim.targets(truth), rng.fork("objective"))
+        return _Front(torch.arange(len(x), device=x.device), x, victim, threat, goal, {}), raw
+
+    def _climb(self, front: _Front, raw: Float[Tensor, "b classes *targets"] | None, journal: _Journal) -> _Best:
+        """All steps; the inputs to deliver."""
+        best = _Best(front.x.detach(), torch.full_like(journal.zeros, torch.nan))
+        for k in range(self.steps):
+            judgement, gradient = journal.judge(front, raw, k / self.steps)
+            raw = None
+            if self.keep == "best":
+                best = best.or_better(front, judgement.merit)
+            if k % SYNC_EVERY == 0 or k == self.steps - 1:
+                broken, done = torch.stack([journal.broken.any(), judgement.done.any()]).tolist()
+                if broken:
+                    checks.refuse_broken(journal.broken, k)
+                if done and self.keep == "best":
+                    stay = (~judgement.done).nonzero().flatten()
+                    front, judgement, gradient = front.take(stay), judgement.take(stay), gradient[stay]
+                    if len(stay) == 0:
+                        return best
+            x = front.x.detach()
+            state = self.step(State(x, gradient, judgement.value, k, self.steps, front.memory), front.threat)
+            x = front.threat.project(state.x).requires_grad_()
+            front = replace(front, x=x, memory=state.memory)
+        if self.keep == "last":
+            return replace(best, x=front.x.detach())
+        return best.or_better(front, journal.look(front).merit)
+
+
+@dataclass(frozen=True, eq=False)
+class _Front:
+    """The samples still under attack, and where they stand."""
+
+    index: Int[Tensor, "kept"]
+    x: Image
+    victim: Victim
+    threat: ThreatModel
+    goal: Goal
+    memory: dict[str, Tensor]
+
+    def take(self, stay: Int[Tensor, "kept"]) -> _Front:
+        """Those that stay."""
+        parts = (self.victim.take(stay), self.threat.take(stay), self.goal.take(stay))
+        memory = {name: tensor[stay] for name, tensor in self.memory.items()}
+        return _Front(self.index[stay], self.x.detach()[stay], *parts, memory)
+
+
+@dataclass(frozen=True, eq=False)
+class _Best:
+    """The best allowed input of every sample so far."""
+
+    x: Image
+    merit: Float[Tensor, "b"]
+
+    def or_better(self, front: _Front, merit: Float[Tensor, "kept"]) -> _Best:
+        """Only an allowed input takes the place, and only a strictly better one."""
+        old = self.merit[front.index]
+        improves = front.threat.inside(front.x) & ((merit > old) | old.isnan())
+        chosen = improves.view(-1, *[1] * (self.x.ndim - 1))
+        x = self.x.index_copy(0, front.index, torch.where(chosen, front.x.detach(), self.x[front.index]))
+        return _Best(x, self.merit.index_copy(0, front.index, torch.where(improves, merit.to(old.dtype), old)))
+
+
+@dataclass(eq=False)
+class _Journal:
+    """What happened on the way, kept on the device."""
+
+    trace: dict[str, list[Tensor]]
+    zeros: Float[Tensor, "b"]
+    judged: Float[Tensor, "b"]
+    broken: Bool[Tensor, "b"]
+    passes: Passes
+
+    @classmethod
+    def blank(cls, x: Image) -> _Journal:
+        """An empty journal for a batch."""
+        none = x.new_zeros(len(x))
+        return cls({"value": [], "merit": []}, none, none.clone(), none.bool(), Passes())
+
+    def judge(self, front: _Front, raw: Tensor | None, progress: float) -> tuple[Judgement, Image]:
+        """Judgement and gradient where the front stands."""
+        judgement = front.goal(front.victim(front.x) if raw is None else raw, progress)
+        (gradient,) = torch.autograd.grad(judgement.value.sum(), front.x)
+        self.passes += front.victim.gradient_cost
+        judgement = replace(judgement, value=judgement.value.detach())
+        self.broken[front.index] |= ~torch.isfinite(gradient.flatten(1).sum(1) + judgement.value)
+        self.zeros[front.index] += front.threat.zero_share(gradient)
+        self.judged[front.index] += 1
+        self._note(front, judgement)
+        return judgement, gradient
+
+    def look(self, front: _Front) -> Judgement:
+        """Judgement alone."""
+        with torch.no_grad():
+            judgement = front.goal(front.victim(front.x), 1.0)
+        self.passes += front.victim.answer_cost
+        self._note(front, judgement)
+        return judgement
+
+    def _note(self, front: _Front, judgement: Judgement) -> None:
+        for name, number in (("value", judgement.value), ("merit", judgement.merit)):
+            row = torch.full_like(self.zeros, torch.nan)
+            row[front.index] = number.to(row.dtype)
+            self.trace[name].append(row)

@@ -1,0 +1,72 @@
+"""Losses over classified targets, one number a sample, to be *ascended* by whoever attacks.
+
+They are summed over targets, not averaged: with two million voxels a mean brings float16 gradients under the smallest
+number, and the sign of a sum is the sign of a mean.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from medadv.attack.targets import Targets
+
+Logits = Float[Tensor, "b classes *targets"]
+
+
+class Loss(Protocol):
+    """How wrong the logits are about the labels, one number a sample."""
+
+    def __call__(self, logits: Logits, targets: Targets) -> Float[Tensor, "b"]:
+        """The loss of each sample."""
+        ...
+
+
+def cross_entropy(logits: Logits, targets: Targets) -> Float[Tensor, "b"]:
+    """Cross entropy of the softmax, summed over the targets that count; for a region head, binary cross entropy."""
+    each = F.cross_entropy(logits, targets.labels, reduction="none")
+    return torch.where(targets.where, each, 0).flatten(1).sum(1)
+
+
+def logit_margin(logits: Logits, targets: Targets) -> Float[Tensor, "b"]:
+    """Best other logit minus the label's own, summed; never saturates (Carlini & Wagner 2017, arXiv:1608.04644)."""
+    labels = targets.labels.unsqueeze(1)
+    own = logits.gather(1, labels).squeeze(1)
+    other = logits.scatter(1, labels, -torch.inf).amax(1)
+    return torch.where(targets.where, other - own, 0).flatten(1).sum(1)
+
+
+def soft_dice(logits: Logits, targets: Targets) -> Float[Tensor, "b"]:
+    """1 - soft Dice, averaged over the classes that are not background, times the number of targets that count.
+
+    Milletari et al. 2016 (arXiv:1606.04797) without squares, and one voxel added to both parts of the fraction. An
+    empty class takes part: to invent it is what an attack may want.
+    """
+    grouped = int(targets.grouped)
+    axes = tuple(range(1 + grouped, logits.ndim - 1))
+    losses = []
+    for c in range(1, logits.shape[1]):
+        share = torch.where(targets.where, logits.softmax(1)[:, c], 0)
+        truth = (targets.labels == c) & targets.where
+        hit = torch.where(truth, share, 0).sum(axes)
+        losses.append(1 - (2 * hit + 1) / (share.sum(axes) + truth.sum(axes) + 1))
+    return torch.stack(losses).flatten(2).mean((0, 2)) if grouped else torch.stack(losses).mean(0)
+
+
+def dice_cross_entropy(logits: Logits, targets: Targets) -> Float[Tensor, "b"]:
+    """Soft Dice and mean cross entropy in equal parts, the loss that most segmentation networks were trained with."""
+    voxels = targets.where.flatten(1).sum(1).clamp(min=1)
+    return soft_dice(logits, targets) + cross_entropy(logits, targets) / voxels
+
+
+LOSSES: dict[str, Loss] = {
+    "cross entropy": cross_entropy,
+    "dice": soft_dice,
+    "dice + cross entropy": dice_cross_entropy,
+    "logit margin": logit_margin,
+}
+"""The losses that a study can name."""

@@ -1,0 +1,182 @@
+"""What may change: a ball around the clean input, a legal range, a support.
+
+A ``Threat`` is settings and holds no tensors. Called with the clean inputs of a batch it becomes a ``ThreatModel``,
+whose bounds are computed once in float64 and rounded inward, so that the budget holds exactly in the input's own
+precision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from medadv.attack.budget import Budget, Scales
+from medadv.attack.rng import Rng
+
+Image = Float[Tensor, "b c *s"]
+
+
+class ThreatModel(Protocol):
+    """A threat made concrete around one batch."""
+
+    @property
+    def clean(self) -> Image:
+        """The clean input, around which everything is allowed or not."""
+        ...
+
+    def project(self, x: Image) -> Image:
+        """The nearest allowed input."""
+        ...
+
+    def ascent(self, gradient: Image) -> Image:
+        """The move of unit budget that climbs fastest along a gradient."""
+        ...
+
+    def inside(self, x: Image) -> Bool[Tensor, "b"]:
+        """Whether an input is allowed: exact, no tolerance."""
+        ...
+
+    def sample(self, rng: Rng) -> Image:
+        """A random allowed input."""
+        ...
+
+    def size(self, x: Image) -> Float[Tensor, "b"]:
+        """How much of the budget an input uses: 1 is all of it."""
+        ...
+
+    def zero_share(self, gradient: Image) -> Float[Tensor, "b"]:
+        """The share of the support on which a gradient is exactly zero."""
+        ...
+
+    def take(self, index: Int[Tensor, "kept"]) -> ThreatModel:
+        """The same for a part of the batch."""
+        ...
+
+
+class Threat(Protocol):
+    """What may change, as settings."""
+
+    def __call__(self, x0: Image, support: Bool[Tensor, "b c *s"]) -> ThreatModel:
+        """Make the threat concrete around clean inputs."""
+        ...
+
+    def scaled(self, factor: float) -> Threat:
+        """The same threat with so many times the budget."""
+        ...
+
+
+@dataclass(frozen=True)
+class Linf:
+    """Every voxel may change by at most the budget of its modality (Goodfellow et al. 2015, arXiv:1412.6572).
+
+    Attributes:
+        budget: how much.
+        legal: the range of legal intensities: ``"clean"`` for the minimum to maximum of each modality's support, a pair
+            in stored units, or None.
+    """
+
+    budget: Budget
+    legal: Literal["clean"] | tuple[float, float] | None = "clean"
+
+    def __call__(self, x0: Image, support: Bool[Tensor, "b c *s"]) -> Box:
+        """The box around ``x0``: ball and legal range inside the support, ``x0`` itself outside."""
+        radius = self.budget.resolve(self.scales(x0, support))
+        lower, upper = torch.empty_like(x0), torch.empty_like(x0)
+        for i in range(x0.shape[0]):
+            for j in range(x0.shape[1]):  # a channel at a time: float64 copies of a whole volume would cost memory
+                clean, where = x0[i, j].double(), support[i, j]
+                low, high = self._range(clean, where)
+                below = (clean - radius[i, j]).clamp(min=low)
+                above = (clean + radius[i, j]).clamp(max=high)
+                lower[i, j] = torch.where(where, _rounded_up(below.minimum(clean), x0.dtype), x0[i, j])
+                upper[i, j] = torch.where(where, -_rounded_up(-above.maximum(clean), x0.dtype), x0[i, j])
+        crosses = bool(((lower <= 0) & (upper >= 0) & (x0 != 0)).any())
+        return Box(x0, lower, upper, radius, support, crosses)
+
+    def scales(self, x0: Image, support: Bool[Tensor, "b c *s"]) -> Scales:
+        """What each unit is worth around these inputs."""
+        return Scales(x0, support, self.legal if isinstance(self.legal, tuple) else None)
+
+    def scaled(self, factor: float) -> Linf:
+        """The same threat with so many times the budget."""
+        return replace(self, budget=self.budget.scaled(factor))
+
+    def _range(self, clean: Float[Tensor, "*s"], where: Bool[Tensor, "*s"]) -> tuple[float, float]:
+        if self.legal is None or not where.any():
+            return -torch.inf, torch.inf
+        if self.legal == "clean":
+            inside = clean[where]
+            return inside.min().item(), inside.max().item()
+        return self.legal
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """The allowed inputs of an L∞ threat: between two bounds, voxel by voxel.
+
+    A voxel that was not zero never becomes exactly zero: pipelines find the head by its zeros, and a zero inside it
+    would be an attack on that search, not on the network.
+    """
+
+    clean: Image
+    lower: Image
+    upper: Image
+    radius: Float[Tensor, "b c"]
+    support: Bool[Tensor, "b c *s"]
+    crosses: bool
+    """Whether any voxel could reach zero at all."""
+
+    def project(self, x: Image) -> Image:
+        """Clamp to the bounds, and off the zero."""
+        y = torch.clamp(x, self.lower, self.upper)
+        if not self.crosses:
+            return y
+        tiny = self.clean.abs().clamp(max=torch.finfo(x.dtype).tiny).copysign(self.clean)
+        return torch.where(y == 0, tiny, y)  # where the clean voxel is 0, so is tiny
+
+    def ascent(self, gradient: Image) -> Image:
+        """The sign of the gradient times the radius; zero outside the support. Not cut at the box: steps come back."""
+        move = gradient.sign()
+        for i, row in enumerate(self.radius.tolist()):
+            for j, radius in enumerate(row):
+                move[i, j].mul_(radius)
+        return move.mul_(self.support)
+
+    def inside(self, x: Image) -> Bool[Tensor, "b"]:
+        """Against the bounds themselves."""
+        fits = (x >= self.lower) & (x <= self.upper)
+        if self.crosses:
+            fits &= (x != 0) | (self.clean == 0)
+        return fits.flatten(1).all(1)
+
+    def sample(self, rng: Rng) -> Image:
+        """Uniform between the bounds, each voxel by itself."""
+        return self.project(torch.lerp(self.lower, self.upper, rng.uniform(self.clean)))
+
+    def size(self, x: Image) -> Float[Tensor, "b"]:
+        """The largest change over its modality's radius; 0 where there is no radius."""
+        change = (x.double() - self.clean.double()).abs().flatten(2).amax(2)
+        shares = torch.where(self.radius > 0, change / self.radius, torch.where(change > 0, torch.inf, 0.0))
+        return shares.amax(1)
+
+    def zero_share(self, gradient: Image) -> Float[Tensor, "b"]:
+        """Exactly zero gradients inside the support, over its voxels."""
+        voxels = self.support.flatten(1).sum(1)
+        return ((gradient == 0) & self.support).flatten(1).sum(1) / voxels.clamp(min=1)
+
+    def take(self, index: Int[Tensor, "kept"]) -> Box:
+        """The same for a part of the batch."""
+        clean, lower, upper, radius, support = (
+            t[index] for t in (self.clean, self.lower, self.upper, self.radius, self.support)
+        )
+        return Box(clean, lower, upper, radius, support, self.crosses)
+
+
+def _rounded_up(values: Float[Tensor, "*s"], dtype: torch.dtype) -> Float[Tensor, "*s"]:
+    """The smallest number of the precision that is not below a float64 value."""
+    rounded = values.to(dtype)
+    return torch.where(rounded.double() < values, rounded.nextafter(rounded.new_tensor(torch.inf)), rounded)
