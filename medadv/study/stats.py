@@ -1,0 +1,249 @@
+"""Which condition is held against which, in which family, and what came out: the comparisons of a study."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from medadv.errors import ConfigError, RunError
+from medadv.study.pairs import Pairs, Unit
+from medadv.study.records import Presented, Record
+from medadv.study.scores import POLICY
+from medadv.study.signed_rank import Sided, signed_rank
+
+CLEAN = "clean"
+"""The condition that every other one is held against."""
+
+FEWEST = 6
+"""Below this many pairs no two-sided signed-rank test can reach .05: no claim is made."""
+
+NO_CLAIM = "no claim: fewer than six pairs"
+
+Cells = Mapping[str, Mapping[str, Record]]
+
+
+class PrimaryFamily(BaseModel):
+    """The comparisons that were declared before any score existed: all that may be claimed.
+
+    Attributes:
+        metric, region: what is compared.
+        conditions: the conditions, by name, for every victim of the study.
+        against: the condition that they are held against.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    metric: Literal["dice", "hd95"] = "dice"
+    region: str
+    conditions: tuple[str, ...]
+    against: str = CLEAN
+
+
+class Comparison(BaseModel):
+    """One paired comparison: one row of ``comparisons.csv``. The fields of the test are those of ``SignedRank``.
+
+    Attributes:
+        condition, against: the two conditions; differences are condition - against.
+        family: ``primary`` if it was declared, else ``exploratory``.
+        unit: what the n pairs are.
+        p: kept below six pairs too, since a declared family keeps its size; the verdict then forbids the claim.
+        p_adjusted: Holm's, within the primary family; None for exploratory comparisons.
+        mean_condition, mean_against: means over the pairs; None without pairs.
+        missing: the cases that only one of the two conditions has a score of.
+        verdict: empty, or why nothing may be claimed.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    victim: str
+    region: str
+    metric: Literal["dice", "hd95"]
+    condition: str
+    against: str
+    family: Literal["primary", "exploratory"]
+    unit: Unit
+    n: int
+    zeros: int
+    ties: int
+    method: Literal["exact", "asymptotic"]
+    zero_method: Literal["pratt"]
+    sided: Sided
+    w_plus: float
+    w_minus: float
+    p: float
+    p_adjusted: float | None
+    estimate: float | None
+    low: float | None
+    high: float | None
+    confidence: float
+    rank_biserial: float
+    mean_condition: float | None
+    mean_against: float | None
+    missing: tuple[str, ...]
+    verdict: str
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values adjusted for their number by Holm's step-down procedure (1979), in the order given.
+
+    Raises:
+        ConfigError: a value is NaN or lies outside [0, 1].
+    """
+    if bad := [p for p in p_values if not 0 <= p <= 1]:
+        raise ConfigError("p-values lie between 0 and 1", got=bad)
+    adjusted = [1.0] * len(p_values)
+    least = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = least
+    return adjusted
+
+
+def compare(
+    records: Iterable[Record],
+    primary: PrimaryFamily,
+    regions: Sequence[str],
+    metric: Literal["dice", "hd95"] = "dice",
+) -> list[Comparison]:
+    """All comparisons of a study in one metric: by victim, then region, then attacks before controls.
+
+    Of each victim, every attack and control is held against clean, and every attack against the controls that permute
+    its own perturbation. The declared family is tested over all victims, with its declared size: a declared condition
+    without scores has n = 0 and p = 1. Everything else is exploratory.
+
+    Args:
+        records: at most one a cell, in any order; the scores are those of the delivered files, by the strict policy.
+        primary: the declared family; without conditions, everything is exploratory.
+        regions: regions or tissues, in the order wanted.
+
+    Raises:
+        ConfigError: the declared region is not among ``regions``.
+        RunError: two records of one cell, or a case that belongs to two patients.
+    """
+    if primary.conditions and primary.metric == metric and primary.region not in regions:
+        raise ConfigError(
+            "the region of the declared family is not compared",
+            got=primary.region,
+            expected=f"one of {list(regions)}",
+            advice="compare it too, or declare another region before the study starts",
+        )
+    victims, patients = _arranged(records)
+    questions = [
+        _Question(victim, region, metric, condition, against, primary)
+        for victim in sorted(victims)
+        for region in regions
+        for condition, against in _held(victims[victim], primary, (metric, region))
+    ]
+    answers = [_answer(question, victims[question.victim], patients) for question in questions]
+    adjusted = iter(holm([row.p for row in answers if row.family == "primary"]))
+    return [
+        row.model_copy(update={"p_adjusted": next(adjusted)}) if row.family == "primary" else row for row in answers
+    ]
+
+
+@dataclass(frozen=True)
+class _Question:
+    victim: str
+    region: str
+    metric: Literal["dice", "hd95"]
+    condition: str
+    against: str
+    primary: PrimaryFamily
+
+    @property
+    def family(self) -> Literal["primary", "exploratory"]:
+        declared = self.primary.metric, self.primary.region, self.primary.against
+        subject = self.metric, self.region, self.against
+        return "primary" if subject == declared and self.condition in self.primary.conditions else "exploratory"
+
+    def scores(self, cells: Mapping[str, Record]) -> dict[str, float]:
+        """Case → the score of its file, of the cells of one condition."""
+        return {
+            case: score.value
+            for case, record in cells.items()
+            for score in record.scores
+            if (score.region, score.metric, score.policy) == (self.region, self.metric, POLICY)
+        }
+
+
+def _arranged(records: Iterable[Record]) -> tuple[dict[str, Cells], dict[str, str | None]]:
+    """Victim → condition → case → record, and case → patient."""
+    victims: defaultdict[str, defaultdict[str, dict[str, Record]]] = defaultdict(lambda: defaultdict(dict))
+    patients: dict[str, str | None] = {}
+    for record in records:
+        cells = victims[record.victim][record.condition]
+        if record.case in cells:
+            raise RunError(
+                f"two records of one cell: {record.victim}, {record.condition}, {record.case}",
+                got=[cells[record.case].key, record.key],
+                cause="the study was changed; records of its earlier form are still in the folder",
+                advice="compare the records of the present specification only",
+            )
+        cells[record.case] = record
+        if patients.setdefault(record.case, record.patient) != record.patient:
+            raise RunError(
+                f"the case {record.case} belongs to two patients", got=[patients[record.case], record.patient]
+            )
+    return dict(victims), patients
+
+
+def _held(cells: Cells, primary: PrimaryFamily, subject: tuple[str, str]) -> list[tuple[str, str]]:
+    """Which condition is held against which: attacks before controls, families and budgets in order."""
+    presented = {condition: next(iter(of.values())).presented for condition, of in cells.items()}
+
+    def place(condition: str) -> tuple[str, str, float, str]:
+        shown = presented[condition]
+        return shown.role, shown.family, shown.amount or 0.0, condition
+
+    tried = sorted((c for c, shown in presented.items() if shown.role != "clean"), key=place)
+    permuted = [(of, c) for c in tried if (of := _permutes(presented[c])) in presented]
+    held = [(condition, CLEAN) for condition in tried]
+    held += sorted(((of, c) for of, c in permuted if of), key=lambda pair: tried.index(pair[0]))
+    if subject == (primary.metric, primary.region):
+        held += [(condition, primary.against) for condition in primary.conditions]
+    return list(dict.fromkeys(held))
+
+
+def _permutes(control: Presented) -> str | None:
+    """The attack whose own perturbation this control permutes."""
+    return control.of if control.role == "control" and control.family.startswith("permuted") else None
+
+
+def _answer(question: _Question, cells: Cells, patients: Mapping[str, str | None]) -> Comparison:
+    pairs = Pairs(
+        question.scores(cells.get(question.condition, {})), question.scores(cells.get(question.against, {})), patients
+    )
+    result = signed_rank(pairs)
+    condition, against = (float(values.mean()) if values.size else None for values in pairs.values)
+    return Comparison(
+        victim=question.victim,
+        region=question.region,
+        metric=question.metric,
+        condition=question.condition,
+        against=question.against,
+        family=question.family,
+        unit=pairs.unit,
+        n=result.n,
+        zeros=result.zeros,
+        ties=result.ties,
+        method=result.method,
+        zero_method=result.zero_method,
+        sided=result.sided,
+        w_plus=result.w_plus,
+        w_minus=result.w_minus,
+        p=result.p,
+        p_adjusted=None,
+        estimate=result.estimate,
+        low=result.low,
+        high=result.high,
+        confidence=result.confidence,
+        rank_biserial=result.rank_biserial,
+        mean_condition=condition,
+        mean_against=against,
+        missing=pairs.missing,
+        verdict=NO_CLAIM if result.n < FEWEST else "",
+    )
