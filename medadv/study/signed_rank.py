@@ -16,8 +16,8 @@ from medadv.study.pairs import Pairs
 
 Sided = Literal["two-sided", "greater", "less"]
 
-EXACT_UP_TO = 200
-"""The largest number of pairs whose null distribution is computed exactly (some ten milliseconds)."""
+EXACT_UP_TO = 500
+"""The largest number of pairs whose null distribution is computed exactly (some tens of milliseconds)."""
 
 PER_UNIT = 1_000_000
 """Differences are rounded to 1e-6 before they are ranked: equal scores differ in their last bits."""
@@ -141,9 +141,12 @@ def _shift(steps: _Array, confidence: float) -> tuple[float | None, float | None
     if not n:
         return None, None, None, 0.0
     first, second = np.triu_indices(n)
-    walsh = np.sort(steps[first] + steps[second]) / (2 * PER_UNIT)
+    doubled = np.sort(steps[first] + steps[second])  # twice the Walsh averages, still whole
     outside, reached = _outside(n, confidence)
-    return float(np.median(walsh)), float(walsh[outside]), float(walsh[-1 - outside]), reached
+    estimate, low, high = (
+        float(d) / (2 * PER_UNIT) for d in (np.median(doubled), doubled[outside], doubled[-1 - outside])
+    )
+    return estimate, low, high, reached
 
 
 @lru_cache(maxsize=256)
