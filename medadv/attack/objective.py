@@ -93,7 +93,7 @@ MERITS: dict[str, Merit] = {"share won": share_won, "dice lost": dice_lost}
 class Contest:
     """A goal over labelled targets: ``sign`` times a loss, and which targets are won.
 
-    A target is won when its label is no longer the decided class (sign +1), or has become it (sign -1). With ``pending``
+    A target is won when its label is no longer the decided class (sign +1), or has become it (-1). With ``pending``
     only targets not yet won are pushed: the active set of Xie et al. 2017, and what keeps a margin from being spent on
     the same voxels twice.
     """

@@ -1,0 +1,149 @@
+"""A victim on disk: ``weights.safetensors`` and beside it ``victim.json``, which says how the weights are deployed.
+
+Both are data. A pickle is a program, and is not loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from medadv.errors import ConfigError, RunError, VictimError
+from medadv.labels import LabelScheme
+from medadv.victims.head import make_head
+from medadv.victims.networks import Architecture, build_network
+from medadv.victims.normalize import Unchanged, ZScore
+from medadv.victims.segmentation import Segmenter, weights_digest
+from medadv.victims.window import SlidingWindow, WholeVolume
+
+WEIGHTS, CARD = "weights.safetensors", "victim.json"
+
+
+class _Card(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SchemeCard(_Card):
+    """A label scheme in JSON."""
+
+    name: str
+    numbers: dict[str, int]
+    regions: dict[str, tuple[str, ...]]
+
+
+class HeadCard(_Card):
+    """A head in JSON."""
+
+    name: Literal["softmax", "sigmoid"]
+    channels: tuple[str, ...]
+
+
+class VictimCard(_Card):
+    """All that ``victim.json`` holds: how the weights beside it are deployed."""
+
+    format: Literal["medadv victim 1"] = "medadv victim 1"
+    architecture: Architecture
+    modalities: tuple[str, ...]
+    normalise: Annotated[ZScore | Unchanged, Field(discriminator="name")]
+    inference: Annotated[WholeVolume | SlidingWindow, Field(discriminator="name")]
+    head: HeadCard
+    scheme: SchemeCard
+    weights_sha256: str
+
+
+def save_victim(victim: Segmenter, architecture: Architecture, folder: Path) -> None:
+    """Write a victim into a folder, weights first; each file appears whole or not at all.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    card = VictimCard.model_validate(
+        victim.preprocessing() | {"architecture": architecture, "weights_sha256": weights_digest(victim.network)}
+    )
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in victim.network.state_dict().items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
+            save_file(weights, Path(temporary) / WEIGHTS)
+            (Path(temporary) / CARD).write_text(card.model_dump_json(indent=1), encoding="utf-8")
+            for name in (WEIGHTS, CARD):
+                with (Path(temporary) / name).open("rb+") as stream:
+                    os.fsync(stream.fileno())
+                (Path(temporary) / name).replace(folder / name)
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"the victim could not be written to {folder}", got=error, advice="check space and rights"
+        ) from error
+
+
+def load_victim(path: str | Path, device: str | torch.device = "cpu") -> Segmenter:
+    """Load a victim from its folder, or from the weights inside it.
+
+    Raises:
+        VictimError: no safetensors, other weights than the card says, keys that do not fit the network, or values that
+            are not finite.
+    """
+    path = Path(path)
+    weights = path / WEIGHTS if path.is_dir() else path
+    card = _read_card(weights.parent / CARD)
+    state = _read_weights(weights)
+    scheme = LabelScheme(card.scheme.name, card.scheme.numbers, card.scheme.regions)
+    head = make_head(card.head.name, scheme, card.head.channels if card.head.name == "sigmoid" else None)
+    network = build_network(card.architecture, len(card.modalities), len(head.channels))
+    own = network.state_dict()
+    if wrong := list(own.keys() ^ state.keys()) or [n for n in own if own[n].shape != state[n].shape]:
+        raise VictimError(
+            f"the weights in {weights} are not those of the network in {CARD}",
+            got=f"{len(wrong)} keys missing, unknown or of another shape, first {sorted(wrong)[:3]}",
+            expected=f"{len(own)} tensors of {card.architecture.name}",
+            advice="put the victim.json beside the weights that it was written with",
+        )
+    network.load_state_dict(state)
+    if weights_digest(network) != card.weights_sha256:
+        raise VictimError(
+            f"the weights in {weights} are not the ones that {CARD} was written for",
+            cause="a file was replaced or damaged",
+            advice="copy the folder anew, or train again",
+        )
+    return Segmenter(network.to(device).eval(), head, card.modalities, card.normalise, card.inference)
+
+
+def _read_card(path: Path) -> VictimCard:
+    try:
+        return VictimCard.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise VictimError(
+            f"there is no {CARD} beside the weights",
+            got=error,
+            advice="give the folder that medadv train wrote, or bring the network in by Python",
+        ) from error
+    except (ValidationError, ConfigError) as error:
+        raise VictimError(f"{path} is no victim of this version", got=error) from error
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        pickled = path.is_file() and path.read_bytes()[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04")
+        raise VictimError(
+            f"{path} cannot be read as safetensors",
+            got="a pickle, which is a program and could do anything when loaded" if pickled else error,
+            expected=f"a folder with {WEIGHTS} and {CARD}",
+            advice="load it yourself where you trust it, and save its state dict with safetensors.torch.save_file"
+            if pickled
+            else "check the path, and that the file was copied whole",
+        ) from error
+    broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise VictimError(
+            f"the weights in {path} are not finite", got=sorted(broken)[:5], cause="a training that diverged"
+        )
+    return state

@@ -1,0 +1,82 @@
+"""Intensity normalisation that a gradient can pass: the perturbed image's own statistics, differentiated.
+
+MONAI's ``NormalizeIntensity`` treats mean and standard deviation as constants, or raises. An attack with constant
+statistics arrives on disk weaker than it was computed, because a file is normalised again when it is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+Image = Float[Tensor, "b c *s"]
+
+
+@dataclass(frozen=True)
+class ZScore:
+    """Each sample and modality to mean 0 and standard deviation 1.
+
+    In value it is MONAI's ``NormalizeIntensity(nonzero=nonzero, channel_wise=True)``: population standard deviation,
+    zeros stay zero and do not count, a constant modality is only shifted.
+
+    Attributes:
+        nonzero: statistics over, and changes to, the non-zero voxels alone.
+    """
+
+    nonzero: bool = True
+    name: Literal["z-score"] = "z-score"
+
+    def __call__(self, x: Image) -> Image:
+        """Normalise; the gradient passes through mean and standard deviation, with the mask held fixed."""
+        result: Image = _Standardise.apply(x, x != 0 if self.nonzero else torch.ones_like(x, dtype=torch.bool))
+        return result
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """No normalisation: the network wants stored units."""
+
+    name: Literal["none"] = "none"
+
+    def __call__(self, x: Image) -> Image:
+        """The input itself."""
+        return x
+
+
+Normalisation = ZScore | Unchanged
+
+
+class _Standardise(Function):
+    """z = (x - m) / s on the mask. Backward in closed form, so that only z and the mask are kept.
+
+    With n voxels in the mask, g the incoming gradient on it, and s > 0: dx = (g - mean(g) - z · mean(g z)) / s.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Image, mask: Bool[Tensor, "b c *s"]) -> Image:
+        axes = tuple(range(2, x.ndim))
+        n = mask.sum(axes, keepdim=True).clamp(min=1)
+        mean = torch.where(mask, x, 0).sum(axes, keepdim=True) / n
+        z = torch.where(mask, x - mean, x)
+        spread = (torch.where(mask, z, 0).square().sum(axes, keepdim=True) / n).sqrt()
+        varies = spread > 0
+        spread = torch.where(varies, spread, 1)
+        z = torch.where(mask, z / spread, z)
+        ctx.save_for_backward(z, mask, n, spread, varies)
+        return z
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
+    def backward(ctx: Any, g: Image) -> tuple[Image, None]:
+        z, mask, n, spread, varies = ctx.saved_tensors
+        axes = tuple(range(2, g.ndim))
+        inside = torch.where(mask, g, 0)
+        mean = inside.sum(axes, keepdim=True) / n
+        slope = torch.where(varies, (inside * z).sum(axes, keepdim=True) / n, 0)
+        return torch.where(mask, (inside - mean - z * slope) / spread, g), None

@@ -1,0 +1,133 @@
+"""``Segmenter``: a segmentation network as it is deployed, differentiable from stored voxels to logits.
+
+Two and three axes are settings of one class: nothing here counts them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from medadv.attack.rng import Rng
+from medadv.attack.victim import Passes, held_still
+from medadv.errors import VictimError
+from medadv.victims.head import Head, Voxels
+from medadv.victims.normalize import Normalisation, ZScore
+from medadv.victims.window import Inference, WholeVolume
+
+
+@dataclass(frozen=True, eq=False)
+class Segmenter:
+    """Network, normalisation, windows, head: the whole way from a stored voxel to a label map.
+
+    Attributes:
+        network: any module that maps ``(b, modalities, *s)`` to ``(b, channels of the head, *s)``, without activation
+            at its end.
+        head: what its channels mean.
+        modalities: what its input channels are, in order.
+        normalise: stored units → what the network was trained on.
+        inference: whole volumes or sliding windows.
+    """
+
+    network: nn.Module
+    head: Head
+    modalities: tuple[str, ...]
+    normalise: Normalisation = ZScore()  # noqa: RUF009  (a frozen value)
+    inference: Inference = WholeVolume()  # noqa: RUF009
+
+    @property
+    def answer_cost(self) -> Passes:
+        """What one call without gradient costs."""
+        return self.inference.answer_cost
+
+    @property
+    def gradient_cost(self) -> Passes:
+        """What one call and its gradient cost together."""
+        return self.inference.gradient_cost
+
+    def prepare(self, x0: Float[Tensor, "b c *s"], rng: Rng) -> Segmenter:  # noqa: ARG002
+        """Nothing to freeze: the threat keeps zeros zero, and so the mask of the normalisation."""
+        return self
+
+    def take(self, index: Int[Tensor, "kept"]) -> Segmenter:  # noqa: ARG002
+        """The same for every part of a batch."""
+        return self
+
+    def targets(self, truth: Int[Tensor, "b *s"]) -> Voxels:
+        """Every voxel with its label.
+
+        Raises:
+            VictimError: the label map holds numbers that the victim's scheme does not know.
+        """
+        if unknown := self.head.scheme.unknown(truth):
+            raise VictimError(
+                "the truth holds label numbers that the victim does not know",
+                got=unknown,
+                expected=dict(self.head.scheme.numbers),
+                advice="translate the labels first: data_scheme.translate(truth, victim.head.scheme)",
+            )
+        return Voxels.of(self.head, truth)
+
+    def __call__(self, x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b classes *targets"]:
+        """Stored voxels → logits.
+
+        Raises:
+            VictimError: other channels than the network's modalities, or than its head's.
+        """
+        if x.shape[1] != len(self.modalities):
+            raise VictimError(
+                "the image has another number of modalities than the victim",
+                got=x.shape[1],
+                expected=f"{len(self.modalities)}: {', '.join(self.modalities)}",
+                advice="the batch axis comes first: use volume.x[None]",
+            )
+        answer = self.inference(self.network, self.normalise(x))
+        if answer.shape[1] != len(self.head.channels):
+            raise VictimError(
+                "the network answers with another number of channels than its head has",
+                got=answer.shape[1],
+                expected=f"{len(self.head.channels)}: {', '.join(self.head.channels)}",
+                advice="choose the head (softmax over tissues, sigmoid over regions) that the network was trained with",
+            )
+        return self.head.logits(answer)
+
+    def predict(self, x: Float[Tensor, "b c *s"]) -> Int[Tensor, "b *s"]:
+        """Stored voxels → the deployed label map, in stored label numbers."""
+        with held_still(self.modules()), torch.no_grad():
+            return self.head.decide(self(x))
+
+    def modules(self) -> Iterable[nn.Module]:
+        """The network."""
+        return (self.network,)
+
+    def preprocessing(self) -> dict[str, Any]:
+        """Everything but the weights, as JSON: what a record needs to name the deployed pipeline."""
+        scheme = self.head.scheme
+        return {
+            "modalities": list(self.modalities),
+            "normalise": asdict(self.normalise),
+            "inference": json.loads(json.dumps(asdict(self.inference))),
+            "head": {"name": self.head.name, "channels": list(self.head.channels)},
+            "scheme": {
+                "name": scheme.name,
+                "numbers": dict(scheme.numbers),
+                "regions": {region: list(tissues) for region, tissues in scheme.regions.items()},
+            },
+        }
+
+
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and bytes of all parameters and buffers."""
+    state = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        state.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        state.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()

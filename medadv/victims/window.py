@@ -1,0 +1,183 @@
+"""How a network meets a volume: whole, or through overlapping windows, with the exact gradient of either.
+
+The stitched answer is linear in the windows' answers. So its gradient needs no graph over all windows: a forward pass
+without one, the loss's gradient on the stitched logits once, and a vector-Jacobian product a window. One window of
+memory, no approximation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from monai.data.utils import compute_importance_map, dense_patch_slices
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from medadv.attack.victim import Passes
+from medadv.errors import ConfigError, VictimError
+
+Window = tuple[Any, ...]  # an index: (..., slice, slice, slice)
+Network = Callable[[Float[Tensor, "b c *s"]], Float[Tensor, "b k *s"]]
+
+
+@dataclass(frozen=True)
+class WholeVolume:
+    """The network sees the volume at once.
+
+    Attributes:
+        multiple: the volume is padded with zeros at its far ends until each axis is a multiple of this, and the answer
+            is cut back: networks that halve their grid n times need 2**n.
+    """
+
+    multiple: int = 1
+    name: Literal["whole"] = "whole"
+
+    answer_cost = Passes(forward=1)
+    gradient_cost = Passes(forward=1, backward=1)
+
+    def __call__(self, network: Network, z: Float[Tensor, "b c *s"]) -> Float[Tensor, "b k *s"]:
+        """The network's answer on the volume's own grid."""
+        shape = z.shape[2:]
+        padding = [(0, -size % self.multiple) for size in shape]
+        return _cropped(network(_padded(z, padding)), padding, shape)
+
+
+@dataclass(frozen=True)
+class SlidingWindow:
+    """Overlapping windows, blended: MONAI's ``sliding_window_inference``, with a gradient that needs one window of
+    memory.
+
+    Attributes:
+        roi: the window, voxels along each axis.
+        overlap: the share of a window that the next one covers again, in [0, 1).
+        blend: the weight of a voxel inside its window: ``gaussian`` or ``constant``.
+        batch: windows at a time.
+    """
+
+    roi: tuple[int, ...]
+    overlap: float = 0.5
+    blend: Literal["gaussian", "constant"] = "gaussian"
+    batch: int = 1
+    name: Literal["window"] = "window"
+
+    # The windows are answered twice, once without graph; overlap is the deployed pipeline's own cost, not the attack's.
+    answer_cost = Passes(forward=1)
+    gradient_cost = Passes(forward=2, backward=1)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap < 1 or self.batch < 1 or any(size < 1 for size in self.roi):
+            raise ConfigError(
+                "these windows cannot be laid",
+                got=self,
+                expected="sizes and batch of at least 1, and an overlap of at least 0 and below 1",
+            )
+
+    def __call__(self, network: Network, z: Float[Tensor, "b c *s"]) -> Float[Tensor, "b k *s"]:
+        """The stitched answer on the volume's own grid.
+
+        Raises:
+            VictimError: windows and volume have different numbers of axes, or the network changes the grid.
+        """
+        shape = z.shape[2:]
+        if len(shape) != len(self.roi):
+            raise VictimError("the windows have another number of axes than the volume", got=self.roi, expected=shape)
+        missing = [max(roi - size, 0) for roi, size in zip(self.roi, shape, strict=True)]
+        padding = [(m // 2, m - m // 2) for m in missing]
+        z = _padded(z, padding)
+        plan = _plan(self, tuple(z.shape[2:]), z.device, z.dtype)
+        if torch.is_grad_enabled() and z.requires_grad:
+            stitched = _Stitched.apply(z, network, plan)
+        else:
+            stitched = _stitch(z, network, plan)
+        return _cropped(stitched, padding, shape)
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """Which windows there are, a group at a time; a voxel's weight in its window; the sum of all weights on a voxel."""
+
+    groups: Sequence[Sequence[Window]]
+    weight: Float[Tensor, "*roi"]
+    total: Float[Tensor, "*s"]
+
+
+@lru_cache(maxsize=4)
+def _plan(way: SlidingWindow, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> _Plan:
+    interval = [
+        roi if roi == size else max(int(roi * (1 - way.overlap)), 1) for roi, size in zip(way.roi, shape, strict=True)
+    ]
+    windows: list[Window] = [(..., *place) for place in dense_patch_slices(shape, way.roi, interval)]
+    weight = compute_importance_map(way.roi, mode=way.blend, device=device, dtype=dtype)
+    total = torch.zeros(shape, device=device, dtype=dtype)
+    for window in windows:
+        total[window] += weight
+    return _Plan([windows[i : i + way.batch] for i in range(0, len(windows), way.batch)], weight, total)
+
+
+def _stacked(z: Tensor, group: Sequence[Window]) -> Tensor:
+    return torch.cat([z[window] for window in group])
+
+
+def _stitch(z: Float[Tensor, "b c *s"], network: Network, plan: _Plan) -> Float[Tensor, "b k *s"]:
+    stitched: Tensor | None = None
+    for group in plan.groups:
+        answers = network(_stacked(z, group))
+        if answers.shape[2:] != plan.weight.shape:
+            raise VictimError(
+                "the network does not answer on its input's grid",
+                got=f"windows of {tuple(answers.shape[2:])} for windows of {tuple(plan.weight.shape)}",
+                advice="choose a roi that the network can halve and double again, e.g. a multiple of 16",
+            )
+        if stitched is None:
+            stitched = z.new_zeros(len(z), answers.shape[1], *z.shape[2:])
+        for window, answer in zip(group, torch.split(answers, len(z)), strict=True):
+            stitched[window] += answer * plan.weight
+    assert stitched is not None  # a grid has at least one window
+    return stitched.div_(plan.total)
+
+
+class _Stitched(Function):
+    """Forward without graph; backward one vector-Jacobian product a group of windows."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, network: Network, plan: _Plan) -> Tensor:
+        ctx.save_for_backward(z)
+        ctx.network, ctx.plan = network, plan
+        return _stitch(z, network, plan)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        (z,) = ctx.saved_tensors
+        plan: _Plan = ctx.plan
+        share = g / plan.total
+        gradient = torch.zeros_like(z)
+        for group in plan.groups:
+            with torch.enable_grad():
+                inputs = _stacked(z.detach(), group).requires_grad_()
+                answers = ctx.network(inputs)
+            (each,) = torch.autograd.grad(answers, inputs, _stacked(share, group) * plan.weight)
+            for window, part in zip(group, torch.split(each, len(z)), strict=True):
+                gradient[window] += part
+        return gradient, None, None
+
+
+def _padded(z: Tensor, padding: Sequence[tuple[int, int]]) -> Tensor:
+    if not any(before or after for before, after in padding):
+        return z
+    return F.pad(z, [n for pair in reversed(padding) for n in pair])
+
+
+def _cropped(y: Tensor, padding: Sequence[tuple[int, int]], shape: Sequence[int]) -> Tensor:
+    kept: Window = (..., *(slice(before, before + size) for (before, _), size in zip(padding, shape, strict=True)))
+    return y[kept]
+
+
+Inference = WholeVolume | SlidingWindow
