@@ -6,7 +6,7 @@ number, and the sign of a sum is the sign of a mean.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from medadv.attack.targets import Targets
 Logits = Float[Tensor, "b classes *targets"]
 
 
+@runtime_checkable
 class Loss(Protocol):
     """How wrong the logits are about the labels, one number a sample."""
 

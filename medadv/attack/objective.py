@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -40,6 +40,7 @@ class Judgement:
         return Judgement(self.value[index], self.merit[index], self.done[index])
 
 
+@runtime_checkable
 class Goal(Protocol):
     """An objective prepared on the clean answer of one batch."""
 
@@ -52,6 +53,7 @@ class Goal(Protocol):
         ...
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What the attacker wants, as settings."""
 
@@ -132,6 +134,7 @@ class Away:
         return Contest(self.loss, 1, targets, self.merit, self.pending)
 
 
+@runtime_checkable
 class Relabel(Protocol):
     """What the targets shall be taken for, and which of them count."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -37,6 +37,7 @@ class State:
         return State(self.x[index], self.gradient[index], self.value[index], self.k, self.n, memory)
 
 
+@runtime_checkable
 class Step(Protocol):
     """From one iterate to the next; the loop projects what comes out."""
 

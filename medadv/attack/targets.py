@@ -6,12 +6,13 @@ objectives see nothing else, and so serve them all.
 
 from __future__ import annotations
 
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 
+@runtime_checkable
 class Targets(Protocol):
     """The labelled targets of a batch."""
 

@@ -8,7 +8,7 @@ precision.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,6 +20,7 @@ from medadv.attack.rng import Rng
 Image = Float[Tensor, "b c *s"]
 
 
+@runtime_checkable
 class ThreatModel(Protocol):
     """A threat made concrete around one batch."""
 
@@ -57,6 +58,7 @@ class ThreatModel(Protocol):
         ...
 
 
+@runtime_checkable
 class Threat(Protocol):
     """What may change, as settings."""
 
