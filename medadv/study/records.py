@@ -21,6 +21,9 @@ from medadv.errors import RunError
 
 SCHEMA = 1
 
+POLICY = "strict"
+"""How empty regions are scored. Both empty: Dice 1, distance 0. One empty: Dice 0, distance the image's diagonal."""
+
 
 class _Row(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -118,7 +121,7 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_atomically(path: Path, fill: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, fill: Callable[[Path], object]) -> None:
     """Let ``fill`` write a temporary file beside ``path``, flush it to the disk, then rename it.
 
     Whatever happens in between, ``path`` is either what it was or wholly new.
@@ -154,7 +157,7 @@ def write_atomically(path: Path, fill: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_record(folder: Path, record: Record) -> None:

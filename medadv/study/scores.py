@@ -21,10 +21,7 @@ from torch import Tensor
 
 from medadv.errors import CaseError, ConfigError, Reason
 from medadv.labels import LabelScheme
-from medadv.study.records import Fidelity, Score
-
-POLICY = "strict"
-"""Both empty: Dice 1, distance 0. One empty: Dice 0, distance the diagonal of the image."""
+from medadv.study.records import POLICY, Fidelity, Score
 
 _PERCENTILE = 95
 _SSIM_WINDOW = 11  # of Wang et al. 2004, with a standard deviation of 1.5 voxels

@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from medadv.errors import ConfigError, RunError
 from medadv.study.pairs import Pairs, Unit
-from medadv.study.records import Presented, Record
-from medadv.study.scores import POLICY
+from medadv.study.records import POLICY, Presented, Record
 from medadv.study.signed_rank import Sided, signed_rank
 
 CLEAN = "clean"
