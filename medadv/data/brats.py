@@ -1,7 +1,7 @@
 """BraTS folders, 2018 to 2024: one folder a case, one file a modality, named by the release's own rules.
 
-Modalities come out under their canonical names (``t1``, ``t1ce``, ``t2``, ``flair``) whatever the release calls them, and
-label numbers are those that the declared release documents; neither is read off the voxels.
+Modalities come out under their canonical names (``t1``, ``t1ce``, ``t2``, ``flair``) whatever the release calls them,
+and label numbers are those that the declared release documents; neither is read off the voxels.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def brats_cohort(root: str | Path, release: str = "2021", *, labelled: bool = Tr
     refused: list[Refusal] = []
     for folder in sorted(_case_folders(root), key=lambda folder: (folder.name, folder)):
         if folder.name in cases:
-            twin = f"{folder.name}: two folders have this case id, {cases[folder.name].images['t1'].parent} and {folder}"
+            other = cases[folder.name].images["t1"].parent
+            twin = f"{folder.name}: two folders have this case id; {other} is used, {folder} is not"
             refused.append(Refusal(folder.name, Reason.EXTRA_MODALITY, twin))
             continue
         try:
@@ -138,9 +139,8 @@ def _case_folders(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
         return
     below = [path for path in folder.iterdir() if path.is_dir() and not _hidden(path)]
-    if _images(folder):
-        yield folder
-    elif not below and any(_images(sibling) for sibling in folder.parent.iterdir() if sibling.is_dir()):
+    empty = not below and any(_images(sibling) for sibling in folder.parent.iterdir() if sibling.is_dir())
+    if empty or _images(folder):
         yield folder
     for path in below:
         yield from _case_folders(path)

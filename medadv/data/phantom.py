@@ -11,13 +11,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from jaxtyping import Int
 from numpy.random import Generator
 
 from medadv.data.brats import MODALITIES, brats_cohort
 from medadv.data.case import Cohort
+from medadv.data.nifti import packed, write_durably
 from medadv.data.phantom_anatomy import Anatomy, grow, waves
 from medadv.errors import ConfigError, RunError
 
@@ -84,7 +84,7 @@ def _checked(cases: int, shape: Sequence[int], seed: int, spacing: float) -> tup
 
 
 def render(anatomy: Anatomy, modality: str, rng: Generator) -> Int[np.ndarray, "x y z"]:
-    """What a scanner shows of a head: contrast, texture, bias field and Rician noise; 0 outside the brain, never inside.
+    """What a scanner shows of a head: contrast, texture, bias field, Rician noise. 0 outside the brain, never inside.
 
     Rician noise is the magnitude of a signal with Gaussian noise in both channels (Gudbjartsson and Patz 1995).
     """
@@ -112,11 +112,7 @@ def _write_case(root: Path, name: str, shape: tuple[int, int, int], rng: Generat
         whole = Path(unfinished) / name
         whole.mkdir()
         for kind, voxels in files.items():
-            image = nib.Nifti1Image(voxels, affine)
-            image.set_qform(affine, 1)
-            image.set_sform(affine, 1)
-            image.header.set_xyzt_units("mm")
-            nib.save(image, whole / f"{name}_{kind}.nii.gz")
+            write_durably(whole / f"{name}_{kind}.nii.gz", packed(voxels, affine))
         if (root / name).exists():
             shutil.rmtree(root / name)
         whole.rename(root / name)

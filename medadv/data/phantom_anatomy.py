@@ -160,7 +160,8 @@ def _surface(head: Head, rough: Grid, rng: Generator) -> tuple[Grid, Grid]:
     def fissure(level: Grid, reach: Grid | float) -> Grid:
         """Distance to a fold: the zero level of a field, down to a depth."""
         slope = np.sqrt(sum(np.square(g) for g in np.gradient(level))) / head.voxel
-        return np.hypot(level / np.maximum(slope, np.percentile(slope, 5)), np.maximum(depth - reach, 0))
+        near = level / np.maximum(slope, np.percentile(slope, 5))
+        return np.asarray(np.hypot(near, np.maximum(depth - reach, 0)), np.float32)
 
     gyrus = max(0.34, 9.5 * head.voxel)
     reach = np.clip(0.22 + 0.07 * waves(rng, shape, 0.4 / head.voxel), 0.08, 0.36)
@@ -228,7 +229,8 @@ def _glioma(
     core = ndimage.binary_fill_holes(core) & solid
 
     # Oedema follows the white matter, spares the cortex and does not cross the falx.
-    resisted = far + 0.35 * (tissues["grey"] + tissues["csf"]) + 0.3 * (head.x * seat[0] < 0) + 0.05 * waves(rng, shape, 0.25 / head.voxel)
+    resisted = far + 0.35 * (tissues["grey"] + tissues["csf"]) + 0.3 * (head.x * seat[0] < 0)
+    resisted += 0.05 * waves(rng, shape, 0.25 / head.voxel)
     swollen = _nearest(np.where(core, -1, resisted), solid, max(whole, int(core.sum())))
     within = ndimage.distance_transform_edt(core) * head.voxel + 0.012 * waves(rng, shape, 0.18 / head.voxel)
     dead = _nearest(-within, core, max(1, int(core.sum() * rng.uniform(0.25, 0.5))))

@@ -1,0 +1,226 @@
+"""Files to voxels and back: ``read`` a case, ``write`` an adversarial one, and the digests that tell them apart.
+
+Voxels stay as they are stored: on the stored grid, in stored units. Turning, resampling and normalising them is the
+victim's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Float64, Shaped
+from monai.transforms import Compose, ConcatItemsd, EnsureChannelFirstd, LoadImaged
+from nibabel.filebasedimages import ImageFileError
+from torch import Tensor
+
+from medadv.data.case import Case, Volume
+from medadv.data.gate import Header, check_geometry, check_header, check_intensities, check_labels
+from medadv.data.nifti import packed, write_durably
+from medadv.errors import CaseError, ConfigError, Reason, RunError
+
+Container = Literal["float32", "as-stored"]
+
+MARK = "ADVERSARIAL"
+"""What every adversarial file's name and NIfTI description begin with."""
+
+_READER = (OSError, EOFError, ValueError, RuntimeError, zlib.error, ImageFileError)
+_PLAIN = re.compile(r"[\w][\w .+-]*")
+
+
+def read(case: Case) -> Volume:
+    """Read a case from its files, through the gate.
+
+    Returns:
+        The volume: ``x (c, *s)`` float32 in stored units (slope and intercept applied), channels in the order of
+        ``case.images``; truth ``(*s)`` int64 in stored label numbers, None for a case without a label.
+
+    Raises:
+        CaseError: the case cannot be used; its reason says why.
+    """
+    headers = _headers(case)
+    image = next(iter(headers.values()))
+    paths = {name: header.path for name, header in headers.items()}
+    x = _load(paths, np.float32)
+    check_intensities(x, case.modalities)
+    truth = None
+    if case.label is not None:
+        if not case.label.is_file():
+            raise CaseError(Reason.MISSING_LABEL, f"{case.case}: there is no file {case.label.name}")
+        label = check_header(case.label)
+        truth = check_labels(_load({"label": case.label}, np.float64)[0], label, image, case.scheme)
+    stored = {name: headers.get(name, image).dtype for name in case.modalities}
+    return Volume(case, x, truth, image.affine, stored)
+
+
+def write(
+    volume: Volume,
+    x: Float32[Tensor, "c *s"],
+    folder: Path,
+    *,
+    stem: str,
+    container: Container = "float32",
+    note: Mapping[str, Any] | None = None,
+) -> Case:
+    """Write adversarial voxels as NIfTI that says what it is.
+
+    File names and descriptions begin with ``ADVERSARIAL``; headers are fresh (grid and unit, nothing of the source);
+    ``ADVERSARIAL.json`` beside them holds ``note`` and the files' SHA-256, and is written last. A file appears whole or
+    not at all.
+
+    Args:
+        volume: the clean case, whose grid the voxels are on.
+        x: the voxels, in stored units.
+        folder: where to; made if it is missing.
+        stem: what the files are called after ``ADVERSARIAL_``.
+        container: ``float32`` keeps every bit; ``as-stored`` takes the source's data type with slope 1, and refuses
+            values that it cannot hold.
+        note: what else to say: budget, digest of the source.
+
+    Returns:
+        The case that reads the files back, with the id, label and scheme of ``volume.case``.
+
+    Raises:
+        ConfigError: another shape, or a stem or modality that makes no file name.
+        CaseError: NOT_FINITE, or BUDGET_NOT_STORABLE in the container.
+        RunError: the folder cannot be written, or the disk is full.
+    """
+    if x.shape != volume.x.shape:
+        raise ConfigError("the voxels are not on the volume's grid", got=tuple(x.shape), expected=tuple(volume.x.shape))
+    if not bool(torch.isfinite(x).all()):
+        raise CaseError(Reason.NOT_FINITE, "the adversarial voxels are not all finite", advice="check the attack")
+    case, voxels = volume.case, x.detach().cpu().numpy()
+    together = len(set(case.images.values())) < len(case.images)
+    parts = {None: np.moveaxis(voxels, 0, -1)} if together else dict(zip(case.modalities, voxels, strict=True))
+    files: dict[str | None, Path] = {}
+    contents: dict[Path, bytes] = {}
+    for name, part in parts.items():
+        kept = part
+        if container == "as-stored":
+            kept = _fitted(part, volume.stored[name or case.modalities[0]], name or "the file")
+        files[name] = folder / _file_name(stem, name)
+        contents[files[name]] = packed(kept, volume.affine, f"{MARK} example, not a scan; made by medadv")
+    digests = {path.name: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
+    said = {"adversarial": True, "container": container, "files": digests, **(note or {})}
+    contents[folder / f"{MARK}.json"] = json.dumps(said, indent=1, allow_nan=False).encode()
+    _deliver(folder, contents)
+    images = {name: files[None if together else name] for name in case.modalities}
+    return replace(case, images=images)
+
+
+def content_digest(volume: Volume) -> str:
+    """SHA-256 of a volume's shape, affine and voxels: the same for the same content, whatever file it lies in."""
+    return _digest(volume.x.numpy().astype("<f4"), volume.affine)
+
+
+def label_digest(volume: Volume) -> str | None:
+    """SHA-256 of a volume's label map, None where there is none."""
+    return None if volume.truth is None else _digest(volume.truth.numpy().astype("<i8"), volume.affine)
+
+
+def _digest(voxels: Shaped[np.ndarray, "..."], affine: Float64[np.ndarray, "4 4"]) -> str:
+    state = hashlib.sha256(repr(voxels.shape).encode())
+    state.update(affine.astype("<f8").tobytes())
+    state.update(voxels.tobytes())
+    return state.hexdigest()
+
+
+def _headers(case: Case) -> dict[str, Header]:
+    """The checked header of each file: one a modality, or one for a 4-D file that holds them all."""
+    for name, path in case.images.items():
+        if not path.is_file():
+            raise CaseError(Reason.MISSING_MODALITY, f"{case.case}: {name} has no file {path.name}")
+    distinct = dict.fromkeys(case.images.values())
+    if len(distinct) == 1:
+        headers = {case.modalities[0]: check_header(case.images[case.modalities[0]])}
+    else:
+        headers = {name: check_header(path) for name, path in case.images.items()}
+    for name, header in headers.items():
+        declared = len(case.images) if len(distinct) == 1 else 1
+        found = header.channels or 1
+        if found != declared or len(distinct) not in (1, len(case.images)):
+            raise CaseError(
+                Reason.MISSING_MODALITY if found < declared else Reason.EXTRA_MODALITY,
+                f"{case.case}: {header.path.name} does not hold what is declared of it",
+                got=f"{found} channels",
+                expected=f"{declared}: {list(case.modalities) if declared > 1 else name}",
+                advice="name one 3-D file a modality, or one 4-D file with a channel for each",
+            )
+    check_geometry(headers)
+    return headers
+
+
+def _load(paths: Mapping[str, Path], dtype: type[np.floating[Any]]) -> Float[Tensor, "c *s"]:
+    """Voxels on the stored grid, channels first."""
+    keys = list(paths)
+    load = Compose(
+        [
+            LoadImaged(keys, reader="NibabelReader", dtype=dtype, squeeze_non_spatial_dims=True),
+            EnsureChannelFirstd(keys),
+            ConcatItemsd(keys, name="all of them"),
+        ]
+    )
+    try:
+        loaded = load({key: str(path) for key, path in paths.items()})["all of them"]
+    except _READER as error:
+        raise CaseError(
+            Reason.UNREADABLE,
+            f"{', '.join(path.name for path in paths.values())} cannot be read",
+            got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            advice="copy the file again from its source",
+        ) from error
+    return torch.as_tensor(loaded.as_tensor()).contiguous()
+
+
+def _fitted(voxels: Float32[np.ndarray, "..."], dtype: np.dtype[Any], name: str) -> Shaped[np.ndarray, "..."]:
+    """The voxels in another data type, if it holds every one of them exactly."""
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        # In float64, which holds the limits of all types up to 32 bits exactly.
+        kept = np.clip(np.rint(voxels.astype(np.float64)), limits.min, limits.max).astype(dtype)
+    else:
+        kept = voxels.astype(dtype)
+    if not np.array_equal(kept.astype(np.float64), voxels.astype(np.float64)):
+        raise CaseError(
+            Reason.BUDGET_NOT_STORABLE,
+            f"{dtype} cannot hold the adversarial {name}",
+            got=f"values from {voxels.min()} to {voxels.max()}, not all of them storable",
+            expected="whole numbers in the type's range" if dtype.kind in "iu" else "values exact in this precision",
+            advice='write with container="float32"',
+        )
+    return kept
+
+
+def _file_name(stem: str, modality: str | None) -> str:
+    for part in (stem, modality or stem):
+        if not _PLAIN.fullmatch(part):
+            raise ConfigError(
+                "this makes no file name", got=part, expected="letters, digits, spaces and . _ + -, no leading dot"
+            )
+    return f"{MARK}_{stem}.nii.gz" if modality is None else f"{MARK}_{stem}_{modality}.nii.gz"
+
+
+def _deliver(folder: Path, contents: Mapping[Path, bytes]) -> None:
+    """Write all files beside their places, then move them in, in order."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as unfinished:
+            for path, content in contents.items():
+                write_durably(Path(unfinished) / path.name, content)
+            for path in contents:
+                (Path(unfinished) / path.name).replace(path)
+    except OSError as error:
+        raise RunError(
+            f"the adversarial files could not be written to {folder}",
+            got=error,
+            advice="check that the folder may be written and that the disk has space left",
+        ) from error
