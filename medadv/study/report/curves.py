@@ -1,0 +1,60 @@
+"""Dice against the budget: attacks and controls of one victim, on one region."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from medadv.study.report.numbers import spelled
+from medadv.study.report.style import Look, looks, style
+from medadv.study.results import Arm, Results
+
+RESAMPLES = 2000
+
+
+def budget_units(results: Results, victim: str) -> tuple[str, ...]:
+    """The units in which budgets of this victim's attacks were given: a curve each."""
+    arms = (arm.presented for arm in results.of(victim) if arm.presented.role == "attack")
+    return tuple(dict.fromkeys(p.unit for p in arms if p.amount is not None and p.unit is not None))
+
+
+def dice_curves(results: Results, victim: str, region: str, unit: str) -> Figure:
+    """Mean Dice of a region over the budget, one line a family, with a bootstrap band over patients (or cases)."""
+    arms = [a for a in results.of(victim) if a.presented.unit == unit and a.presented.amount is not None]
+    families: dict[str, list[Arm]] = {}
+    for arm in arms:
+        families.setdefault(arm.presented.family, []).append(arm)
+    worn = looks(results.of(victim))
+    clean = results.clean(victim)
+    with style():
+        figure = Figure(figsize=(4.5, 4.3), layout="constrained")
+        axes = figure.add_subplot()
+        for family, members in families.items():
+            if family in worn:
+                _line(axes, [*([clean] if clean else []), *members], region, worn[family])
+        axes.set(title=region, xlabel=f"budget ({spelled(unit)})", ylabel="mean Dice", ylim=(-0.02, 1.02))
+        axes.set_xticks(sorted({0.0, *(a.presented.amount for a in arms if a.presented.amount is not None)}))
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, handlelength=3)
+    return figure
+
+
+def _line(axes: Axes, arms: list[Arm], region: str, look: Look) -> None:
+    values = [np.array(list(arm.values(region).values())) for arm in arms]
+    kept = [(arm.presented.amount or 0.0, v) for arm, v in zip(arms, values, strict=True) if v.size]
+    if not kept:
+        return
+    amounts = [amount for amount, _ in kept]
+    axes.plot(amounts, [v.mean() for _, v in kept], label=arms[-1].presented.title, **look.line())
+    if not look.control and min(v.size for _, v in kept) > 1:
+        low, high = zip(*(band(v) for _, v in kept), strict=True)
+        axes.fill_between(amounts, low, high, color=look.colour, alpha=0.14, linewidth=0)
+
+
+def band(values: np.ndarray) -> tuple[float, float]:
+    """The 95 % percentile bootstrap interval of a mean (Efron 1979), from a fixed seed."""
+    drawn = np.random.default_rng(0).integers(0, values.size, (RESAMPLES, values.size))
+    low, high = np.percentile(values[drawn].mean(axis=1), (2.5, 97.5))
+    return float(low), float(high)

@@ -1,0 +1,69 @@
+"""What arrives: scores of the file beside those in memory, and how like the clean scan the altered one looks."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from medadv.study.report.numbers import decimal, share, tenth, titled
+from medadv.study.report.style import slug
+from medadv.study.report.tables import Cell, Column, Table
+from medadv.study.results import Arm, Results
+
+
+def _fine(value: float | None) -> str:
+    return decimal(value, 4)
+
+
+def gap(results: Results, victim: str, region: str) -> Table:
+    """Dice of the delivered file against Dice of the same voxels in memory."""
+    rows: list[list[Cell]] = []
+    for arm in results.of(victim):
+        scores = list(arm.scores(region).values())
+        if scores:
+            differences = [score.value - score.computed for score in scores]
+            means = (fmean(score.value for score in scores), fmean(score.computed for score in scores))
+            rows.append([titled(arm), *means, fmean(differences), max(map(abs, differences))])
+    return Table(
+        name=slug("file-and-memory", victim, region),
+        caption=f"Dice of {region}: the file, written and read again, against the voxels in memory. A gap would mean "
+        "that saving weakened or strengthened the attack. Headline scores are those of the file.",
+        columns=(
+            Column("condition"),
+            Column("file", share),
+            Column("memory", share),
+            Column("mean gap", _fine),
+            Column("largest gap", _fine),
+        ),
+        rows=rows,
+    )
+
+
+def largest_gap(results: Results, victim: str) -> float:
+    """The largest difference in Dice between a file and the same voxels in memory, over all cases and regions."""
+    records = (record for arm in results.of(victim) for record in arm.records.values())
+    gaps = (abs(s.value - s.computed) for record in records for s in record.scores if s.metric == "dice")
+    return max(gaps, default=0.0)
+
+
+def fidelity(results: Results, victim: str) -> Table:
+    """SSIM and PSNR of each modality against the clean scan, mean over cases."""
+    columns = [Column("condition")]
+    for modality in results.modalities:
+        columns += [Column(f"{modality} SSIM", share), Column(f"{modality} PSNR (dB)", tenth)]
+    rows: list[list[Cell]] = []
+    for arm in results.of(victim):
+        if arm.presented.role != "clean" and any(record.fidelity for record in arm.records.values()):
+            rows.append([titled(arm), *(cell for modality in results.modalities for cell in _likeness(arm, modality))])
+    return Table(
+        name=slug("fidelity", victim),
+        caption="How like its clean self each modality still looks, mean over cases. SSIM 1 is identical; a PSNR of – "
+        "means that nothing changed.",
+        columns=columns,
+        rows=rows,
+    )
+
+
+def _likeness(arm: Arm, modality: str) -> tuple[float | None, float | None]:
+    found = [row for record in arm.records.values() for row in record.fidelity if row.modality == modality]
+    ratios = [row.psnr_db for row in found if row.psnr_db is not None]
+    return (fmean(row.ssim for row in found) if found else None, fmean(ratios) if ratios else None)

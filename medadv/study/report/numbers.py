@@ -1,0 +1,93 @@
+"""How the report spells numbers: shares without a leading zero, p-values and amounts with their units."""
+
+from __future__ import annotations
+
+from medadv.study.results import Arm
+
+MINUS = "−"
+NOTHING = "–"
+
+
+def decimal(value: float | None, digits: int) -> str:
+    """A number with a fixed number of decimals and a true minus sign; a dash for None."""
+    if value is None:
+        return NOTHING
+    text = f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("-")
+    return text.replace("-", MINUS)
+
+
+def share(value: float | None) -> str:
+    """A number that cannot leave −1 … 1, such as Dice: ``.92``; a third decimal below a tenth: ``−.003``."""
+    digits = 3 if value is not None and abs(value) < 0.0995 else 2
+    text = decimal(value, digits)
+    return text.replace("0.", ".", 1) if text.lstrip(MINUS).startswith("0.") else text
+
+
+def percent(value: float | None) -> str:
+    """A share in percent: ``66 %``."""
+    return NOTHING if value is None else f"{decimal(100 * value, 0)} %"
+
+
+def whole(value: float | None) -> str:
+    """A count."""
+    return decimal(value, 0)
+
+
+def tenth(value: float | None) -> str:
+    """A number with one decimal: millimetres, decibels, seconds."""
+    return decimal(value, 1)
+
+
+def significant(value: float | None) -> str:
+    """Three significant digits, for amounts of any size: ``17.2``, ``0.000131``, ``12 400``."""
+    if value is None:
+        return NOTHING
+    if abs(value) < 1000:
+        return f"{value:.3g}".replace("-", MINUS)
+    return f"{float(f'{value:.3g}'):,.0f}".replace(",", "\u202f").replace("-", MINUS)
+
+
+def probability(value: float | None) -> str:
+    """A p-value as a table shows it: ``.018``, ``.0005``, ``< .0001``."""
+    if value is None:
+        return NOTHING
+    if value < 0.0001:
+        return "< .0001"
+    text = f"{value:.2f}" if value >= 0.0995 else f"{value:.3f}" if value >= 0.001 else f"{value:.4f}"
+    return text.removeprefix("0")
+
+
+def equals(value: float | None) -> str:
+    """A p-value as a sentence says it: ``= .018``, ``< .0001``."""
+    text = probability(value)
+    return text if text.startswith("<") else f"= {text}"
+
+
+def measured(value: float | None, metric: str) -> str:
+    """A score in its metric's spelling: Dice as a share, a distance in mm."""
+    return share(value) if metric == "dice" or value is None else f"{tenth(value)} mm"
+
+
+def size(amount: float | None, unit: str | None) -> str:
+    """A budget: ``0.1 σ``; a dash without one."""
+    return NOTHING if amount is None else f"{amount:g} {spelled(unit)}".strip()
+
+
+def budget(arm: Arm) -> str:
+    """The budget of an arm."""
+    return size(arm.presented.amount, arm.presented.unit)
+
+
+def titled(arm: Arm) -> str:
+    """An arm's title with its budget: ``i-FGSM, 10 steps, 0.1 σ``."""
+    return arm.presented.title if arm.presented.amount is None else f"{arm.presented.title}, {budget(arm)}"
+
+
+def spelled(unit: str | None) -> str:
+    """A unit of budgets for people."""
+    return UNITS.get(unit or "", unit or "")
+
+
+UNITS = {"sigma": "σ", "stored": "stored units", "p1-p99": "of p1–p99", "minmax": "of min–max", "0-255": "of 0–255"}

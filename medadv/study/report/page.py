@@ -1,0 +1,155 @@
+"""The page: what is shown, in which order."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from medadv.atomic import write_text
+from medadv.study.report import delivery, provenance, tables, threat
+from medadv.study.report.curves import budget_units, dice_curves
+from medadv.study.report.montage import montage
+from medadv.study.report.numbers import decimal, share, titled
+from medadv.study.report.paired import attack_families, paired_lines
+from medadv.study.report.slices import read_slices, worst_kept
+from medadv.study.report.style import Picture, publish, slug
+from medadv.study.report.summary import summary
+from medadv.study.report.tables import Table
+from medadv.study.report.training_curve import training_curve
+from medadv.study.report.verdicts import verdicts
+from medadv.study.report.words import Answer, answer, claims, family_note, sentence, unit_note
+from medadv.study.results import Results, read_results
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """All that is shown of one victim."""
+
+    answer: Answer
+    summaries: Sequence[Table]
+    curves: Sequence[Picture]
+    paired: Sequence[Picture]
+    montages: Sequence[Picture]
+    training: Picture | None
+    threat: Sequence[str]
+    radii: Table
+    gap: Table
+    largest_gap: str
+    fidelity: Table
+    told: Sequence[tuple[str, bool]]
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """The tables that also lie beside the page as files."""
+        return (*self.summaries, self.radii, self.gap, self.fidelity)
+
+
+def build(folder: Path) -> Path:
+    """Make ``report/`` of a run's folder from what lies in it: ``index.html``, ``figures/`` and ``tables/``.
+
+    Returns:
+        the page; it needs no other file and no network.
+
+    Raises:
+        RunError: the run is incomplete or damaged, or the folder cannot be written.
+    """
+    results = read_results(folder)
+    report = folder / "report"
+    chapters = [_chapter(results, victim, report / "figures") for victim in results.victims]
+    compared = [
+        table
+        for family in ("primary", "exploratory")
+        for metric in dict.fromkeys(row.metric for row in results.comparisons)
+        if (table := verdicts(results, family, metric)).rows
+    ]
+    last = (provenance.quarantine(results), provenance.cost(results))
+    for table in (*(t for chapter in chapters for t in chapter.tables), *compared, *last):
+        tables.write(table, report / "tables")
+    path = report / "index.html"
+    write_text(path, _render(results, chapters, compared))
+    return path
+
+
+def _chapter(results: Results, victim: str, figures: Path) -> Chapter:
+    region = results.regions[0]
+    curve = results.training.get(victim)
+    return Chapter(
+        answer=answer(results, victim),
+        summaries=[summary(results, victim, name) for name in results.regions],
+        curves=list(_curves(results, victim, figures)),
+        paired=list(_paired(results, victim, region, figures)),
+        montages=list(_montages(results, victim, region, figures)),
+        training=publish(training_curve(curve), figures, slug("training", victim), f"Training of {victim}")
+        if curve
+        else None,
+        threat=threat.words(results, victim),
+        radii=threat.radii(results, victim),
+        gap=delivery.gap(results, victim, region),
+        largest_gap=decimal(delivery.largest_gap(results, victim), 4),
+        fidelity=delivery.fidelity(results, victim),
+        told=[(sentence(results, r), claims(r)) for r in results.comparisons if _primary(r.family, r.victim, victim)],
+    )
+
+
+def _primary(family: str, victim: str, wanted: str) -> bool:
+    return family == "primary" and victim == wanted
+
+
+def _curves(results: Results, victim: str, folder: Path) -> Iterator[Picture]:
+    for unit in budget_units(results, victim):
+        for region in results.regions:
+            alt = f"Mean Dice of {region} over the budget, for every attack and control"
+            figure = dice_curves(results, victim, region, unit)
+            yield publish(figure, folder, slug("curve", victim, region, unit), alt)
+
+
+def _paired(results: Results, victim: str, region: str, folder: Path) -> Iterator[Picture]:
+    for family, arms in attack_families(results, victim, region).items():
+        alt = f"Dice of {region} of each of the {results.unit}, from clean to each budget of {arms[0].presented.title}"
+        figure = paired_lines(results, victim, region, arms)
+        yield publish(figure, folder, slug("paired", victim, family, region), alt)
+
+
+def _montages(results: Results, victim: str, region: str, folder: Path) -> Iterator[Picture]:
+    clean = results.clean(victim)
+    for arm, case, path in worst_kept(results, victim, region):
+        before = clean.scores(region)[case].value if clean else None
+        headings = (f"Dice of {region} {share(before)}", f"Dice of {region} {share(arm.scores(region)[case].value)}")
+        figure = montage(read_slices(path), region, headings)
+        alt = f"{titled(arm)}: case {case}, the one that lost most Dice of {region} among those kept"
+        yield publish(figure, folder, slug("montage", victim, arm.condition, case), alt)
+
+
+def _render(results: Results, chapters: Sequence[Chapter], compared: Sequence[Table]) -> str:
+    pages = Environment(
+        loader=PackageLoader("medadv.study", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    css = files("medadv.study.report").joinpath("page.css").read_text(encoding="utf-8")
+    # The policy names this one style sheet by its digest, so that nothing a file's name smuggles in is ever applied.
+    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    return pages.get_template("page.html.j2").render(
+        results=results,
+        question=results.specification.get("question"),
+        chapters=chapters,
+        compared=compared,
+        quarantine=provenance.quarantine(results),
+        cost=provenance.cost(results),
+        environment=provenance.environment(results),
+        settings=threat.settings(results),
+        specification=provenance.specification(results),
+        unit_note=unit_note(results),
+        family_note=family_note(results),
+        css=Markup(css),  # our own file
+        policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+    )

@@ -1,0 +1,46 @@
+"""Each patient or case as a line: from clean through the budgets of one attack."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from medadv.study.report.numbers import budget, share
+from medadv.study.report.style import INK, QUIET, looks, style
+from medadv.study.results import Arm, Results
+
+
+def attack_families(results: Results, victim: str, region: str) -> dict[str, list[Arm]]:
+    """Family → its arms by budget: those compared in the primary family, or all where nothing is primary."""
+    primary = {(r.condition, r.region) for r in results.comparisons if r.victim == victim and r.family == "primary"}
+    families: dict[str, list[Arm]] = {}
+    for arm in results.of(victim):
+        if arm.presented.role == "attack" and (not primary or (arm.condition, region) in primary):
+            families.setdefault(arm.presented.family, []).append(arm)
+    return families
+
+
+def paired_lines(results: Results, victim: str, region: str, arms: list[Arm]) -> Figure:
+    """Dice of each patient (or case) from clean to each budget of one attack, and the mean of all."""
+    clean = results.clean(victim)
+    columns = [*([clean] if clean else []), *arms]
+    values = [arm.values(region) for arm in columns]
+    look = looks(results.of(victim))[arms[0].presented.family]
+    places = list(range(len(columns)))
+    with style():
+        figure = Figure(figsize=(4.2, 3.7), layout="constrained")
+        axes = figure.add_subplot()
+        for unit in sorted(set.intersection(*(set(v) for v in values))):
+            line = [v[unit] for v in values]
+            axes.plot(places, line, color=look.colour, alpha=0.35, linewidth=1, marker=".", markersize=5)
+        means = [arm.mean(region) or 0.0 for arm in columns]
+        axes.plot(places, means, color=INK, linewidth=2.2, marker=look.marker, markersize=6, label="mean")
+        for place, arm in enumerate(columns):
+            row = results.compared(victim, region, arm.condition, clean.condition) if clean else None
+            note = f"shift\n{share(row.estimate)}" if row and row.estimate is not None else ""
+            axes.text(place, 1.035, note, ha="center", va="bottom", fontsize=8, color=QUIET, linespacing=1.2)
+        axes.set(ylabel=f"Dice of {region}", ylim=(-0.02, 1.16), xlim=(-0.3, len(columns) - 0.7))
+        axes.set_xticks(places, ["clean" if arm is clean else budget(arm) for arm in columns])
+        axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+        axes.set_title(arms[0].presented.title)
+        axes.legend(loc="lower left")
+    return figure

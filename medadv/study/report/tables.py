@@ -1,0 +1,104 @@
+"""A table, and the ways it leaves the report: cells for the page, CSV with all digits, LaTeX with booktabs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medadv.atomic import write_text
+
+Cell = str | float | int | None
+
+
+def text(value: Cell) -> str:
+    """A cell of words."""
+    return "" if value is None else str(value)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its heading and how its values are spelled. What is not ``text`` is set flush right."""
+
+    title: str
+    spell: Callable[..., str] = text
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it holds numbers."""
+        return self.spell is not text
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of raw values under columns that know how to spell them.
+
+    Attributes:
+        name: its file's name, without suffix.
+        caption: one sentence or two, for people.
+        breaks: the rows before which a thin rule is drawn.
+    """
+
+    name: str
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    breaks: frozenset[int] = frozenset()
+
+    def spelled(self) -> list[list[str]]:
+        """The cells as people read them."""
+        return [[column.spell(value) for column, value in zip(self.columns, row, strict=True)] for row in self.rows]
+
+    def csv(self) -> str:
+        """Comma-separated values with all digits; text that a spreadsheet would run as a formula is quoted."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow([column.title for column in self.columns])
+        writer.writerows([[_inert(value) for value in row] for row in self.rows])
+        return out.getvalue()
+
+    def latex(self) -> str:
+        """A booktabs table; every character that LaTeX would act on is escaped."""
+        rule = "".join("r" if column.numeric else "l" for column in self.columns)
+        lines = [r"\begin{table}", r"\centering", rf"\caption{{{escape(self.caption)}}}"]
+        lines.append(rf"\begin{{tabular}}{{{rule}}}")
+        lines += [r"\toprule", " & ".join(escape(c.title) for c in self.columns) + r" \\", r"\midrule"]
+        for place, row in enumerate(self.spelled()):
+            lines += [r"\addlinespace"] if place in self.breaks else []
+            lines.append(" & ".join(escape(cell) for cell in row) + r" \\")
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def write(table: Table, folder: Path) -> None:
+    """Write a table as ``<name>.csv`` and ``<name>.tex``.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    write_text(folder / f"{table.name}.csv", table.csv())
+    write_text(folder / f"{table.name}.tex", table.latex())
+
+
+def _inert(value: Cell) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        # A leading quote is how spreadsheets mark text (OWASP, CSV injection).
+        return f"'{value}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    return repr(value)
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}", "'": r"\textquotesingle{}",
+    "−": "$-$", "σ": r"$\sigma$", "ε": r"$\varepsilon$", "×": r"$\times$", "–": "--", "…": r"\dots{}", "\u202f": r"\,",
+}  # fmt: skip
+
+
+def escape(words: str) -> str:
+    """Text as LaTeX that shows it and does nothing else; control characters become spaces."""
+    return "".join(_LATEX.get(character, character) for character in re.sub(r"[\x00-\x1f\x7f]+", " ", words))

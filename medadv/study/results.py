@@ -1,0 +1,301 @@
+"""A run's folder, read back: the one thing that the report and the tracking are made from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from medadv.errors import RunError
+from medadv.study.pairs import Unit
+from medadv.study.records import Presented, Record, Score, read_records
+from medadv.study.stats import Comparison
+
+Row = TypeVar("Row", bound=BaseModel)
+ROLES = ("clean", "attack", "control")
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Quarantined(_Row):
+    """A case that was refused, with its reason code."""
+
+    case: str
+    reason: str
+    message: str
+
+
+class TrainingStep(_Row):
+    """One row of ``training.csv``; ``dice`` is the mean of the validation cases, None where nothing was validated."""
+
+    step: int
+    loss: float
+    dice: float | None = None
+    rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One victim under one condition, over all cases.
+
+    Attributes:
+        records: case → its finished cell.
+        unit: what ``values`` are counted in: patients where every one of the run is known, else cases.
+    """
+
+    victim: str
+    condition: str
+    presented: Presented
+    records: Mapping[str, Record]
+    unit: Unit
+
+    def scores(self, region: str, metric: str = "dice") -> dict[str, Score]:
+        """Case → score."""
+        pairs = ((case, score) for case, record in self.records.items() for score in record.scores)
+        return {case: score for case, score in pairs if (score.region, score.metric) == (region, metric)}
+
+    def values(self, region: str, metric: str = "dice") -> dict[str, float]:
+        """Patient → mean score of the patient's scans; case → score where patients are unknown."""
+        scores = self.scores(region, metric)
+        if self.unit == "cases":
+            return {case: score.value for case, score in scores.items()}
+        scans: dict[str, list[float]] = {}
+        for case, score in scores.items():
+            scans.setdefault(str(self.records[case].patient), []).append(score.value)
+        return {patient: fmean(values) for patient, values in scans.items()}
+
+    def mean(self, region: str, metric: str = "dice") -> float | None:
+        """The mean over units, None without any."""
+        values = self.values(region, metric)
+        return fmean(values.values()) if values else None
+
+    def median(self, region: str, metric: str = "dice") -> float | None:
+        """The median over units, None without any."""
+        values = self.values(region, metric)
+        return median(values.values()) if values else None
+
+    def deletions(self, region: str) -> int:
+        """In how many cases nothing is predicted although the expert drew the region."""
+        return sum(s.truth > 0 and s.predicted == 0 for s in self.scores(region).values())
+
+    def hallucinations(self, region: str) -> int:
+        """In how many cases the region is predicted although the expert drew none."""
+        return sum(s.truth == 0 and s.predicted > 0 for s in self.scores(region).values())
+
+
+@dataclass(frozen=True)
+class Results:
+    """A run's folder in memory. Arms are in the order clean, attacks, controls; inside a family by amount.
+
+    Attributes:
+        specification: ``study.yaml`` as a plain mapping.
+        environment: versions and machine.
+        declarations: the families of comparisons as they were declared, in order.
+        training: victim → its training curve, for victims that the study trained.
+        seconds: (victim, condition, case) → time taken, where it is known.
+    """
+
+    folder: Path
+    specification: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    declarations: tuple[Mapping[str, Any], ...]
+    quarantine: tuple[Quarantined, ...]
+    training: Mapping[str, tuple[TrainingStep, ...]]
+    comparisons: tuple[Comparison, ...]
+    arms: tuple[Arm, ...]
+    seconds: Mapping[tuple[str, str, str], float]
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return str(self.specification.get("study", self.folder.name))
+
+    @property
+    def unit(self) -> Unit:
+        """What n counts."""
+        return self.arms[0].unit
+
+    @property
+    def victims(self) -> tuple[str, ...]:
+        """The victims, in the order of their records."""
+        return tuple(dict.fromkeys(arm.victim for arm in self.arms))
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """Every case that has a score."""
+        return tuple(sorted({case for arm in self.arms for case in arm.records}))
+
+    @property
+    def units(self) -> int:
+        """How many patients (or cases, where patients are unknown) have a score."""
+        if self.unit == "cases":
+            return len(self.cases)
+        return len({record.patient for arm in self.arms for record in arm.records.values()})
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The scored regions; those of the primary comparisons come first."""
+        primary = [row.region for row in self.comparisons if row.family == "primary"]
+        records = (record for arm in self.arms for record in arm.records.values())
+        return tuple(dict.fromkeys([*primary, *(score.region for record in records for score in record.scores)]))
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities, in channel order as far as a budget names them."""
+        records = [record for arm in self.arms for record in arm.records.values()]
+        named = (modality for r in records for by_modality in (r.radii or {}).values() for modality in by_modality)
+        return tuple(dict.fromkeys([*(f.modality for r in records for f in r.fidelity), *named]))
+
+    def of(self, victim: str) -> tuple[Arm, ...]:
+        """The arms of one victim."""
+        return tuple(arm for arm in self.arms if arm.victim == victim)
+
+    def arm(self, victim: str, condition: str) -> Arm | None:
+        """One victim under one condition; None where nothing is recorded."""
+        return next((a for a in self.arms if (a.victim, a.condition) == (victim, condition)), None)
+
+    def clean(self, victim: str) -> Arm | None:
+        """The victim on unchanged files."""
+        return next((a for a in self.of(victim) if a.presented.role == "clean"), None)
+
+    def compared(
+        self, victim: str, region: str, condition: str, against: str, metric: str = "dice"
+    ) -> Comparison | None:
+        """The comparison of two conditions; None where it was not made."""
+        wanted = (victim, region, condition, against, metric)
+        rows = (r for r in self.comparisons if (r.victim, r.region, r.condition, r.against, r.metric) == wanted)
+        return next(rows, None)
+
+
+def read_results(folder: Path) -> Results:
+    """Read a run's folder, all of it that is text.
+
+    Raises:
+        RunError: there is no run in the folder, or a part of it is missing or damaged; nothing is read in part.
+    """
+    records = list(read_records(folder)) if folder.is_dir() else []
+    if not records:
+        raise RunError(
+            "there is no finished cell in this folder",
+            got=folder.name,
+            expected="the folder of a run: runs/<study>, with its records/",
+            advice="run the study first: medadv run STUDY.yaml",
+        )
+    return Results(
+        folder=folder,
+        specification=_mapping(folder / "study.yaml"),
+        environment=_mapping(folder / "environment.json"),
+        declarations=tuple(_lines(folder / "declarations.jsonl")),
+        quarantine=_rows(folder / "quarantine.json", Quarantined, json.loads),
+        training={p.parent.name: _rows(p, TrainingStep, _cells) for p in sorted(folder.glob("victims/*/training.csv"))},
+        comparisons=_rows(folder / "comparisons.csv", Comparison, _compared),
+        arms=_arms(records),
+        seconds=_seconds(folder, records),
+    )
+
+
+def _arms(records: list[Record]) -> tuple[Arm, ...]:
+    unit: Unit = "cases" if any(record.patient is None for record in records) else "patients"
+    cells: dict[tuple[str, str], dict[str, Record]] = {}
+    for record in records:
+        arm = cells.setdefault((record.victim, record.condition), {})
+        if record.case in arm:
+            raise RunError(
+                f"two records claim the same cell: {record.victim}, {record.condition}, {record.case}",
+                got=sorted(r.key[:16] for r in (arm[record.case], record)),
+                cause="the data, the weights or the condition's settings changed under one study's name",
+                advice="delete the older of the two records, or give the changed study a name of its own",
+            )
+        arm[record.case] = record
+    arms = [Arm(v, c, next(iter(rows.values())).presented, rows, unit) for (v, c), rows in cells.items()]
+    return tuple(sorted(arms, key=_order))
+
+
+def _order(arm: Arm) -> tuple[str, int, str, float, str]:
+    shown = arm.presented
+    return arm.victim, ROLES.index(shown.role), shown.family, shown.amount or 0.0, arm.condition
+
+
+def _seconds(folder: Path, records: list[Record]) -> dict[tuple[str, str, str], float]:
+    known: dict[tuple[str, str, str], float] = {}
+    for record in records:
+        path = folder / "timings" / record.victim / record.condition / f"{record.case}.{record.key[:16]}.json"
+        if path.is_file() and isinstance(seconds := _mapping(path).get("seconds"), int | float):
+            known[record.victim, record.condition, record.case] = float(seconds)
+    return known
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(
+            f"{path.name} of the run is missing or cannot be read",
+            got=type(error).__name__,
+            cause="the run has not finished, or the file was moved or damaged",
+            advice="run the same study again: finished cells are kept, the tables are made anew",
+        ) from error
+
+
+def _damaged(path: Path, what: object) -> RunError:
+    return RunError(
+        f"{path.name} of the run is damaged",
+        got=str(what).splitlines()[0] if str(what) else type(what).__name__,
+        cause="the file was edited, or the disk failed",
+        advice="delete it and run the same study again: finished cells are kept, the tables are made anew",
+    )
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    text = _text(path)
+    try:
+        value = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(value, dict):
+        raise _damaged(path, f"a {type(value).__name__} where a mapping belongs")
+    return value
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        for line in _text(path).splitlines() if path.exists() else ():
+            yield dict(json.loads(line))
+    except (ValueError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _rows(path: Path, kind: type[Row], parse: Callable[[str], Iterable[Any]]) -> tuple[Row, ...]:
+    text = _text(path)
+    try:
+        return tuple(kind.model_validate(row) for row in parse(text))
+    except (ValueError, TypeError, KeyError, csv.Error, ValidationError) as error:
+        raise _damaged(path, error) from error
+
+
+def _cells(text: str) -> Iterator[dict[str, Any]]:
+    """The rows of a CSV file; an empty cell is None."""
+    for row in csv.DictReader(io.StringIO(text), strict=True):
+        yield {column: _awake(cell) if cell else None for column, cell in row.items()}
+
+
+def _compared(text: str) -> Iterator[dict[str, Any]]:
+    """The rows of ``comparisons.csv``: what ``tables.comparisons_table`` wrote, read back."""
+    for row in _cells(text):
+        missing = (row["missing"] or "").split(";")
+        yield {**row, "missing": [_awake(case) for case in missing if case], "verdict": row["verdict"] or ""}
+
+
+def _awake(cell: str) -> str:
+    """A cell without the quotation mark that keeps a spreadsheet from running it as a formula."""
+    return cell[1:] if cell[0] == "'" and cell[1:].startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else cell
