@@ -6,17 +6,15 @@ weights, preprocessing, condition, precision and schema. Times, paths and famili
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from medadv.atomic import write_text
 from medadv.errors import RunError
 
 SCHEMA = 1
@@ -119,45 +117,6 @@ def digest(value: object) -> str:
     """SHA-256 of a JSON value in one canonical spelling."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def write_atomically(path: Path, fill: Callable[[Path], object]) -> None:
-    """Let ``fill`` write a temporary file beside ``path``, flush it to the disk, then rename it.
-
-    Whatever happens in between, ``path`` is either what it was or wholly new.
-
-    Raises:
-        RunError: the folder cannot be written, or the disk is full.
-    """
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The suffix is kept: nibabel and matplotlib choose the format by it.
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix="".join(path.suffixes[-2:]))
-        os.close(descriptor)
-        temporary = Path(name)
-        fill(temporary)
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise RunError(
-            f"{path.name} could not be written" + (": the disk is full" if full else ""),
-            got=error,
-            advice="free space and run the same command again; finished cells are kept"
-            if full
-            else f"check that {path.parent} may be written",
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_record(folder: Path, record: Record) -> None:

@@ -5,8 +5,6 @@ Both are data. A pickle is a program, and is not loaded.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from medadv.errors import ConfigError, RunError, VictimError
+from medadv.atomic import write_atomically, write_text
+from medadv.errors import ConfigError, VictimError
 from medadv.labels import LabelScheme
 from medadv.victims.head import make_head
 from medadv.victims.networks import Architecture, build_network
@@ -68,19 +67,8 @@ def save_victim(victim: Segmenter, architecture: Architecture, folder: Path) -> 
         victim.preprocessing() | {"architecture": architecture, "weights_sha256": weights_digest(victim.network)}
     )
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in victim.network.state_dict().items()}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
-            save_file(weights, Path(temporary) / WEIGHTS)
-            (Path(temporary) / CARD).write_text(card.model_dump_json(indent=1), encoding="utf-8")
-            for name in (WEIGHTS, CARD):
-                with (Path(temporary) / name).open("rb+") as stream:
-                    os.fsync(stream.fileno())
-                (Path(temporary) / name).replace(folder / name)
-    except (OSError, SafetensorError) as error:
-        raise RunError(
-            f"the victim could not be written to {folder}", got=error, advice="check space and rights"
-        ) from error
+    write_atomically(folder / WEIGHTS, lambda temporary: save_file(weights, temporary))
+    write_text(folder / CARD, card.model_dump_json(indent=1))
 
 
 def load_victim(path: str | Path, device: str | torch.device = "cpu") -> Segmenter:
