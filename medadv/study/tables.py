@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from medadv.study.records import Record, Score
 from medadv.study.stats import Comparison
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_FORMULA = ("=", "+", "-", "@")
 
 _CONDITION = ("role", "family", "amount", "unit", "of")
 
@@ -59,6 +59,8 @@ def _cell(value: object) -> str:
     if isinstance(value, tuple):
         return ";".join(_cell(part) for part in value)
     if isinstance(value, str):
+        # Python's csv leaves a lone carriage return unquoted, which would break the row in two.
+        line = " ".join(value.splitlines())
         # A spreadsheet would run such a text as a formula; a quotation mark before it says that it is text.
-        return f"'{value}" if value.startswith(_FORMULA) else value
+        return f"'{line}" if line.lstrip().startswith(_FORMULA) else line
     return repr(value)

@@ -128,7 +128,9 @@ def test_where_the_regions_lie_in_the_image_does_not_matter() -> None:
     at_corner, inside = (
         tuple(torch.nn.functional.pad(x, padding) for x in small) for padding in ((0, 6) * 3, (2, 4, 3, 3, 4, 2))
     )
-    assert score(*at_corner, BRATS_2018, (1.0, 1.0, 2.0), REGIONS) == score(*inside, BRATS_2018, (1.0, 1.0, 2.0), REGIONS)
+    assert score(*at_corner, BRATS_2018, (1.0, 1.0, 2.0), REGIONS) == score(
+        *inside, BRATS_2018, (1.0, 1.0, 2.0), REGIONS
+    )
 
 
 @pytest.fixture
@@ -163,7 +165,14 @@ def test_rows_hold_the_file_and_the_memory_side_by_side() -> None:
     in_file = [Measure("WT", "dice", 0.4, 10, 5, 3), Measure("WT", "hd95", 2.0, 10, 5, 3)]
     in_memory = [Measure("WT", "dice", 0.5, 10, 6, 4), Measure("WT", "hd95", 1.0, 10, 6, 4)]
     dice, hd95 = rows(in_file, in_memory)
-    assert (dice.value, dice.computed, dice.policy, dice.truth, dice.predicted, dice.hit) == (0.4, 0.5, "strict", 10, 5, 3)
+    assert (dice.value, dice.computed, dice.policy, dice.truth, dice.predicted, dice.hit) == (
+        0.4,
+        0.5,
+        "strict",
+        10,
+        5,
+        3,
+    )
     assert (hd95.metric, hd95.value, hd95.computed) == ("hd95", 2.0, 1.0)
 
 

@@ -177,7 +177,14 @@ def test_differences_of_nothing_show_nothing() -> None:
 
 def test_no_pairs_no_estimate() -> None:
     result = run([])
-    assert (result.n, result.p, result.estimate, result.low, result.high, result.confidence) == (0, 1, None, None, None, 0)
+    assert (result.n, result.p, result.estimate, result.low, result.high, result.confidence) == (
+        0,
+        1,
+        None,
+        None,
+        None,
+        0,
+    )
 
 
 def test_resolution() -> None:

@@ -1,0 +1,121 @@
+"""The CSV files: columns, spelling of numbers, one order, and no formulas."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+
+import pytest
+
+from medadv.study.records import Presented, Record, Score
+from medadv.study.stats import Comparison
+from medadv.study.tables import comparisons_table, scores_table
+
+HOSTILE = ["=1+1", "+a", "-b", "@SUM(A1)", "\t=1", "\r=1", "\n@a", "a\r=1", "b\n=1", '",=1', "a,=1"]
+ROW = Comparison(
+    victim="unet",
+    region="WT",
+    metric="dice",
+    condition="fgsm",
+    against="clean",
+    family="primary",
+    unit="cases",
+    n=12,
+    zeros=0,
+    ties=2,
+    method="exact",
+    zero_method="pratt",
+    sided="two-sided",
+    w_plus=0.0,
+    w_minus=78.0,
+    p=0.00048828125,
+    p_adjusted=0.001,
+    estimate=-0.1 - 0.2,
+    low=-1e-05,
+    high=None,
+    confidence=0.95751953125,
+    rank_biserial=-1.0,
+    mean_condition=0.5,
+    mean_against=0.8,
+    missing=("a", "=b"),
+    verdict="",
+)
+
+
+def record(case: str, value: float = 1 / 3, condition: str = "fgsm") -> Record:
+    return Record(
+        key="k",
+        victim="unet",
+        condition=condition,
+        case=case,
+        patient=None,
+        presented=Presented(role="attack", family="fgsm", title="FGSM", amount=0.1, unit="sigma"),
+        inputs={},
+        radii=None,
+        size=None,
+        delivered={},
+        effort=None,
+        fidelity=[],
+        scores=[
+            Score(
+                region=region,
+                metric="dice",
+                policy="strict",
+                value=value,
+                computed=-0.5,
+                truth=9,
+                predicted=8,
+                hit=7,
+            )
+            for region in ("WT", "ET")
+        ],
+    )
+
+
+def test_scores_have_one_spelling() -> None:
+    assert scores_table([record("b"), record("a", 1.0)]) == (
+        "victim,condition,role,family,amount,unit,of,case,patient,region,metric,policy,value,computed,truth,predicted,hit\n"
+        "unet,fgsm,attack,fgsm,0.1,sigma,,a,,WT,dice,strict,1.0,-0.5,9,8,7\n"
+        "unet,fgsm,attack,fgsm,0.1,sigma,,a,,ET,dice,strict,1.0,-0.5,9,8,7\n"
+        "unet,fgsm,attack,fgsm,0.1,sigma,,b,,WT,dice,strict,0.3333333333333333,-0.5,9,8,7\n"
+        "unet,fgsm,attack,fgsm,0.1,sigma,,b,,ET,dice,strict,0.3333333333333333,-0.5,9,8,7\n"
+    )
+
+
+def test_comparisons_have_one_spelling() -> None:
+    assert comparisons_table([ROW]) == (
+        "victim,region,metric,condition,against,family,unit,n,zeros,ties,method,zero_method,sided,w_plus,w_minus,p,"
+        "p_adjusted,estimate,low,high,confidence,rank_biserial,mean_condition,mean_against,missing,verdict\n"
+        "unet,WT,dice,fgsm,clean,primary,cases,12,0,2,exact,pratt,two-sided,0.0,78.0,0.00048828125,"
+        "0.001,-0.30000000000000004,-1e-05,,0.95751953125,-1.0,0.5,0.8,a;'=b,\n"
+    )
+
+
+def test_the_order_of_records_does_not_change_a_byte() -> None:
+    records = [record(case, condition=condition) for case in "abc" for condition in ("x", "y")]
+    assert scores_table(records) == scores_table(records[::-1])
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_text_is_a_formula_or_breaks_its_row(text: str) -> None:
+    hostile = ROW.model_copy(update={"victim": text, "missing": (text, text)})
+    for table in (scores_table([record(text)]), comparisons_table([hostile])):
+        cells = list(csv.reader(io.StringIO(table, newline="")))
+        assert len({len(row) for row in cells}) == 1
+        # Numbers may begin with a minus; what is no number may not begin as a formula does.
+        assert [c for row in cells for c in row if c.lstrip()[:1] in {*"=+-@"} and not is_number(c)] == []
+        assert any(text.strip()[-2:] in c for row in cells[1:] for c in row), "the text is still there"
+
+
+def is_number(cell: str) -> bool:
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False
+
+
+def test_numbers_are_no_formulas_and_come_back_exactly() -> None:
+    (row,) = csv.DictReader(io.StringIO(comparisons_table([ROW])))
+    assert float(row["estimate"]) == ROW.estimate
+    assert float(row["low"]) == ROW.low
