@@ -31,6 +31,7 @@ class ZScore:
 
     nonzero: bool = True
     name: Literal["z-score"] = "z-score"
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (a study may not misspell a key)
 
     def __call__(self, x: Image) -> Image:
         """Normalise; the gradient passes through mean and standard deviation, with the mask held fixed."""
@@ -43,6 +44,7 @@ class Unchanged:
     """No normalisation: the network wants stored units."""
 
     name: Literal["none"] = "none"
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (a study may not misspell a key)
 
     def __call__(self, x: Image) -> Image:
         """The input itself."""

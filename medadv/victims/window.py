@@ -38,6 +38,7 @@ class WholeVolume:
 
     multiple: int = 1
     name: Literal["whole"] = "whole"
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (a study may not misspell a key)
 
     answer_cost = Passes(forward=1)
     gradient_cost = Passes(forward=1, backward=1)
@@ -66,6 +67,7 @@ class SlidingWindow:
     blend: Literal["gaussian", "constant"] = "gaussian"
     batch: int = 1
     name: Literal["window"] = "window"
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (a study may not misspell a key)
 
     # The windows are answered twice, once without graph; overlap is the deployed pipeline's own cost, not the attack's.
     answer_cost = Passes(forward=1)
