@@ -230,8 +230,9 @@ def _dimensions(path: Path, header: nib.Nifti1Header) -> tuple[tuple[int, int, i
 def _data_type(path: Path, header: nib.Nifti1Header) -> np.dtype[Any]:
     try:
         dtype: np.dtype[Any] = np.dtype(header.get_data_dtype())  # type: ignore[no-untyped-call]
-    except HeaderDataError as error:
-        raise CaseError(Reason.DATA_TYPE, f"{path.name} has an unknown data type", got=error) from error
+    except (HeaderDataError, KeyError) as error:
+        code = int(header["datatype"])
+        raise CaseError(Reason.DATA_TYPE, f"{path.name} has an unknown data type", got=f"code {code}") from error
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if dtype.kind not in "iuf" or not np.isfinite([slope, intercept]).all():
         raise CaseError(

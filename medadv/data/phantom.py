@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int16
 from numpy.random import Generator
 
 from medadv.data.brats import MODALITIES, brats_cohort
@@ -83,7 +83,7 @@ def _checked(cases: int, shape: Sequence[int], seed: int, spacing: float) -> tup
     return shape[0], shape[1], shape[2]
 
 
-def render(anatomy: Anatomy, modality: str, rng: Generator) -> Int[np.ndarray, "x y z"]:
+def render(anatomy: Anatomy, modality: str, rng: Generator) -> Int16[np.ndarray, "x y z"]:
     """What a scanner shows of a head: contrast, texture, bias field, Rician noise. 0 outside the brain, never inside.
 
     Rician noise is the magnitude of a signal with Gaussian noise in both channels (Gudbjartsson and Patz 1995).

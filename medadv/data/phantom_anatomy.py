@@ -7,9 +7,10 @@ A brain of soft implicit shapes on any grid. Lengths are in half brain lengths: 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import cos, sin
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, UInt8
 from numpy.random import Generator
 from scipy import fft, ndimage
 
@@ -54,7 +55,7 @@ class Anatomy:
 
     tissues: dict[str, Grid]
     brain: Mask
-    labels: Int[np.ndarray, "x y z"]
+    labels: UInt8[np.ndarray, "x y z"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Head:
         axes = [(np.arange(n, dtype=np.float32) - (n - 1) / 2) / s for n, s in zip(shape, scale, strict=True)]
         x, y, z = np.meshgrid(*axes, indexing="ij")
         turn = rng.normal(0, 0.04)
-        x, y = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+        x, y = x * cos(turn) + y * sin(turn), y * cos(turn) - x * sin(turn)
         return Head(x, y, z, float(1 / np.mean(scale)))
 
     def distance(self, centre: Point, radii: Point) -> Grid:
@@ -218,7 +219,7 @@ def _seat(head: Head, white: Mask, depth: Grid, rng: Generator) -> Point:
 
 def _glioma(
     head: Head, seat: Point, tissues: dict[str, Grid], solid: Mask, rng: Generator
-) -> Int[np.ndarray, "x y z"]:
+) -> UInt8[np.ndarray, "x y z"]:
     """Oedema along the white matter, an enhancing rim in it, a necrotic core in that; sizes are shares of the brain."""
     shape = head.x.shape
     stretch = rng.uniform(0.8, 1.25, 3)
