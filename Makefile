@@ -29,6 +29,7 @@ lint: $(READY) ## ruff, mypy --strict, and the walls between the rooms
 	$(BIN)/lint-imports --no-logo
 
 docs: $(READY) ## build the documentation into docs/_build/html; a warning is an error
+	rm -rf docs/_generated
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 
 bench: $(READY) ## ratios measured side by side on this machine

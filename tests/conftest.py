@@ -22,11 +22,16 @@ settings.load_profile("medadv")
 _connect = socket.socket.connect
 
 
-def _refuse_network(self: socket.socket, address: Any) -> None:
-    if self.family in (socket.AF_INET, socket.AF_INET6):
-        host = str(address[0])
-        if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
-            raise PermissionError(f"a test must not reach {host}: medadv uses no network")
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _connect_here(self: socket.socket, address: Any) -> None:
+    if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_here(str(address[0])):
+        raise PermissionError(f"a test must not reach {address[0]}: medadv uses no network")
     _connect(self, address)
 
 
@@ -34,7 +39,7 @@ def _refuse_network(self: socket.socket, address: Any) -> None:
 def no_network() -> Iterator[None]:
     """Only this machine can be reached from a test."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(socket.socket, "connect", _refuse_network)
+    patch.setattr(socket.socket, "connect", _connect_here)
     yield
     patch.undo()
 

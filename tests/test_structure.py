@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tomllib
@@ -12,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from jaxtyping import TypeCheckError
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -140,6 +143,23 @@ def test_help_imports_neither_torch_nor_monai() -> None:
     assert outcome.returncode == 0, outcome.stderr
     assert "demo" in outcome.stdout
     assert outcome.stdout.rstrip().endswith("heavy: []"), outcome.stdout.splitlines()[-1]
+
+
+# The tests themselves
+
+
+def test_a_test_reaches_this_machine_only() -> None:
+    with pytest.raises(PermissionError, match=r"192\.0\.2\.1"):
+        socket.create_connection(("192.0.2.1", 443), timeout=1)
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as caller:
+        assert caller.getpeername() == server.getsockname()
+
+
+def test_shapes_are_checked_while_tests_run() -> None:
+    from medadv.labels import BRATS_2018
+
+    with pytest.raises(TypeCheckError):
+        BRATS_2018.mask(torch.zeros(2, 2), "WT")
 
 
 # Files that must agree

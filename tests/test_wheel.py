@@ -49,8 +49,8 @@ def test_the_wheel_holds_package_pipelines_types_and_licence(wheel: Path) -> Non
     pipelines = {f"medadv/pipelines/{path.name}" for path in (ROOT / "pipelines").glob("*.yaml")}
     assert pipelines
     assert pipelines <= names
-    package = {str(path.relative_to(ROOT)) for path in (ROOT / "medadv").rglob("*.py")}
-    assert package <= names
+    files = [path for path in (ROOT / "medadv").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert {str(path.relative_to(ROOT)) for path in files} <= names
     assert "medadv/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not any(name.startswith(("tests/", "docs/", "benchmarks/")) for name in names)
