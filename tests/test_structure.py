@@ -216,7 +216,7 @@ def tracked() -> list[Path]:
 
 def test_nothing_tracked_names_a_machine_or_a_registry() -> None:
     place = re.compile(
-        rb"(?<![\w.~/-])/(?:home|root|work|Users|mnt|media|opt|srv)/\w"  # somebody's folders
+        rb"(?<![\w.~/-])/(?:home|root|work|Users|mnt|media|opt|srv)/(?!jdoe/)\w"  # somebody's folders; J. Doe is nobody
         rb"|https?://[^\s/'\"]+(?:/[^\s/'\"]+)*/simple\b"  # a package index
         rb"|--(?:extra-)?index-url|--trusted-host|--find-links",
     )
