@@ -28,7 +28,7 @@ def dice_curves(results: Results, victim: str, region: str, unit: str) -> Figure
     worn = looks(results.of(victim))
     clean = results.clean(victim)
     with style():
-        figure = Figure(figsize=(4.5, 4.3), layout="constrained")
+        figure = Figure(figsize=(4.0, 4.0), layout="constrained")
         axes = figure.add_subplot()
         for family, members in families.items():
             if family in worn:

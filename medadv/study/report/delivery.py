@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from medadv.study.report.numbers import decimal, share, tenth, titled
+from medadv.study.report.numbers import decimal, tenth, thousandths, titled
 from medadv.study.report.style import slug
 from medadv.study.report.tables import Cell, Column, Table
 from medadv.study.results import Arm, Results
@@ -29,8 +29,8 @@ def gap(results: Results, victim: str, region: str) -> Table:
         "that saving weakened or strengthened the attack. Headline scores are those of the file.",
         columns=(
             Column("condition"),
-            Column("file", share),
-            Column("memory", share),
+            Column("file", thousandths),
+            Column("memory", thousandths),
             Column("mean gap", _fine),
             Column("largest gap", _fine),
         ),
@@ -49,7 +49,7 @@ def fidelity(results: Results, victim: str) -> Table:
     """SSIM and PSNR of each modality against the clean scan, mean over cases."""
     columns = [Column("condition")]
     for modality in results.modalities:
-        columns += [Column(f"{modality} SSIM", share), Column(f"{modality} PSNR (dB)", tenth)]
+        columns += [Column(f"{modality} SSIM", thousandths), Column(f"{modality} PSNR (dB)", tenth)]
     rows: list[list[Cell]] = []
     for arm in results.of(victim):
         if arm.presented.role != "clean" and any(record.fidelity for record in arm.records.values()):

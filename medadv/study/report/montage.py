@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +18,9 @@ from medadv.study.report.style import INK, style
 TRUTH = "#f0e442"
 PREDICTED = "#56b4e9"
 MARGIN_MM = 4.0
+
+# Square panels on a figure of 7.0 by 7.9 inches.
+_EDGES = {"left": 0.055, "right": 0.99, "top": 0.9, "bottom": 0.09, "wspace": 0.03, "hspace": 0.03}
 
 # Flair shows oedema, and with it the whole lesion; elsewhere the first modality is as good as any.
 SHOWN_FIRST = ("flair", "t2f", "t1ce", "t1c")
@@ -68,47 +73,51 @@ def planes(directions: tuple[str, ...] | None) -> list[tuple[int, Plane]]:
     return laid
 
 
-def montage(slices: Slices, region: str, headings: tuple[str, str]) -> Figure:
+def montage(slices: Slices, region: str, title: str, scores: tuple[str, str]) -> Figure:
     """Rows are planes; columns are the clean scan, the adversarial scan, and their difference in σ.
 
     Args:
         slices: what was kept of the case.
         region: whose outlines are drawn.
-        headings: a line under "clean" and under "adversarial", such as the case's Dice.
+        title: a line above all.
+        scores: a line under "clean" and under "adversarial", such as the case's Dice.
     """
     channel = _shown(slices.modalities)
     modality = slices.modalities[channel]
     rows = planes(slices.directions)
+    name, numbers = slices.members(region)
+    side = max(_extent(slices, channel, across, plane) for across, plane in rows)
+    inside = np.concatenate([image[channel][image[channel] != 0] for image in slices.clean])
+    grey = {"cmap": "gray", "vmin": 0.0, "vmax": float(np.percentile(inside, 99.5)) if inside.size else 1.0}
     changed = [(a - c)[channel] / slices.sigma[channel] for a, c in zip(slices.adversarial, slices.clean, strict=True)]
     limit = max(float(np.abs(change).max()) for change in changed) or 1.0
-    grey = np.percentile(np.concatenate([c[channel][c[channel] != 0] for c in slices.clean] or [np.ones(1)]), (1, 99.5))
-    side = max(_extent(slices, channel, across, plane) for across, plane in rows)
-    name, numbers = slices.members(region)
+    shown = ((slices.clean, slices.predicted_clean), (slices.adversarial, slices.predicted_adversarial))
     with style():
-        figure = Figure(figsize=(7.4, 7.9), layout="constrained")
-        grid = figure.subplots(3, 3)
-        for row, (across, plane) in enumerate(rows):
-            images = (slices.clean, slices.adversarial)
-            predicted = (slices.predicted_clean, slices.predicted_adversarial)
-            for column in (0, 1):
-                axes = grid[row, column]
-                _image(axes, images[column][across][channel], slices, plane, cmap="gray", vmin=grey[0], vmax=grey[1])
+        figure = Figure(figsize=(7.0, 7.9))
+        grid = figure.subplots(3, 3, gridspec_kw=_EDGES)
+        for (across, plane), line in zip(rows, grid, strict=True):
+            for axes, (images, predictions) in zip(line[:2], shown, strict=True):
+                _image(axes, images[across][channel], slices, plane, grey)
                 _outline(axes, np.isin(slices.truth[across], numbers), slices, plane, TRUTH)
-                _outline(axes, np.isin(predicted[column][across], numbers), slices, plane, PREDICTED)
-            drawn = _image(grid[row, 2], changed[across], slices, plane, cmap="RdBu_r", vmin=-limit, vmax=limit)
-            for column, axes in enumerate(grid[row]):
-                right, up = _centre(slices, channel, across, plane)
+                _outline(axes, np.isin(predictions[across], numbers), slices, plane, PREDICTED)
+            mapping = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+            drawn = _image(line[2], changed[across], slices, plane, mapping)
+            right, up = _centre(slices, channel, across, plane)
+            for axes, ink in zip(line, ("white", "white", INK), strict=True):
                 axes.set(xlim=(right - side / 2, right + side / 2), ylim=(up - side / 2, up + side / 2))
-                _letters(axes, plane, "white" if column < 2 else INK)
-            grid[row, 0].set_ylabel(f"{plane.title}\nvoxel {slices.position[across]}")
-        titles = (f"clean\n{headings[0]}", f"adversarial\n{headings[1]}", f"difference\nin σ of {modality}")
-        for axes, title in zip(grid[0], titles, strict=True):
-            axes.set_title(title, fontweight="normal")
+                _letters(axes, plane, ink)
+            line[0].set_ylabel(f"{plane.title}, voxel {slices.position[across]}")
+        headings = (f"clean\n{scores[0]}", f"adversarial\n{scores[1]}", f"difference\nin σ of {modality}")
+        for axes, heading in zip(grid[0], headings, strict=True):
+            axes.set_title(heading, fontweight="normal", fontsize=9)
         _scale_bar(grid[2, 0], side)
-        figure.colorbar(drawn, ax=list(grid[:, 2]), shrink=0.5, aspect=30, label="adversarial − clean (σ)")
-        handles = [Line2D([], [], color=TRUTH, linewidth=3), Line2D([], [], color=PREDICTED, linewidth=3)]
+        bar = figure.colorbar(drawn, cax=figure.add_axes((0.705, 0.068, 0.27, 0.016)), orientation="horizontal")
+        bar.set_label("adversarial − clean (σ)")
+        handles = [Line2D([], [], color=colour, linewidth=3) for colour in (TRUTH, PREDICTED)]
         names = [f"{name}, expert", f"{name}, network"]
-        figure.legend(handles, names, loc="outside lower center", ncols=2, title=f"shown: {modality}")
+        place = {"loc": "lower left", "bbox_to_anchor": (0.045, 0.005)}
+        figure.legend(handles, names, title=f"shown: {modality}", ncols=2, **place)
+        figure.suptitle(title, x=0.055, ha="left", fontsize=10, fontweight="bold")
     return figure
 
 
@@ -122,7 +131,7 @@ def _millimetres(slices: Slices, plane: Plane, image: np.ndarray) -> tuple[float
     return width * slices.spacing[plane.axes[0]], height * slices.spacing[plane.axes[1]]
 
 
-def _image(axes: Axes, image: np.ndarray, slices: Slices, plane: Plane, **mapping: object) -> AxesImage:
+def _image(axes: Axes, image: np.ndarray, slices: Slices, plane: Plane, mapping: Mapping[str, Any]) -> AxesImage:
     width, height = _millimetres(slices, plane, image)
     extent = (0.0, width, 0.0, height)
     axes.set_facecolor("black" if mapping["cmap"] == "gray" else "#f7f7f7")
@@ -130,7 +139,7 @@ def _image(axes: Axes, image: np.ndarray, slices: Slices, plane: Plane, **mappin
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    drawn = axes.imshow(plane.lay(image), origin="lower", extent=extent, interpolation="nearest", **mapping)  # type: ignore[arg-type]
+    drawn = axes.imshow(plane.lay(image), origin="lower", extent=extent, interpolation="nearest", **mapping)
     axes.set_aspect("equal", adjustable="box")
     return drawn
 

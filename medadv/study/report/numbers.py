@@ -20,8 +20,15 @@ def decimal(value: float | None, digits: int) -> str:
 
 def share(value: float | None) -> str:
     """A number that cannot leave −1 … 1, such as Dice: ``.92``; a third decimal below a tenth: ``−.003``."""
-    digits = 3 if value is not None and abs(value) < 0.0995 else 2
-    text = decimal(value, digits)
+    return _pointed(decimal(value, 3 if value and abs(value) < 0.0995 else 2))
+
+
+def thousandths(value: float | None) -> str:
+    """The same for the columns of a table: always three decimals, ``.921``."""
+    return _pointed(decimal(value, 3))
+
+
+def _pointed(text: str) -> str:
     return text.replace("0.", ".", 1) if text.lstrip(MINUS).startswith("0.") else text
 
 
@@ -62,7 +69,7 @@ def probability(value: float | None) -> str:
 def equals(value: float | None) -> str:
     """A p-value as a sentence says it: ``= .018``, ``< .0001``."""
     text = probability(value)
-    return text if text.startswith("<") else f"= {text}"
+    return text.replace(" ", "\N{NO-BREAK SPACE}") if text.startswith("<") else f"=\N{NO-BREAK SPACE}{text}"
 
 
 def measured(value: float | None, metric: str) -> str:
@@ -72,7 +79,7 @@ def measured(value: float | None, metric: str) -> str:
 
 def size(amount: float | None, unit: str | None) -> str:
     """A budget: ``0.1 σ``; a dash without one."""
-    return NOTHING if amount is None else f"{amount:g} {spelled(unit)}".strip()
+    return NOTHING if amount is None else f"{amount:g}\N{NO-BREAK SPACE}{spelled(unit)}".strip()
 
 
 def budget(arm: Arm) -> str:

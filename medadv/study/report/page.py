@@ -121,8 +121,8 @@ def _montages(results: Results, victim: str, region: str, folder: Path) -> Itera
     clean = results.clean(victim)
     for arm, case, path in worst_kept(results, victim, region):
         before = clean.scores(region)[case].value if clean else None
-        headings = (f"Dice of {region} {share(before)}", f"Dice of {region} {share(arm.scores(region)[case].value)}")
-        figure = montage(read_slices(path), region, headings)
+        scores = (f"Dice of {region} {share(before)}", f"Dice of {region} {share(arm.scores(region)[case].value)}")
+        figure = montage(read_slices(path), region, f"{titled(arm)}: case {case}", scores)
         alt = f"{titled(arm)}: case {case}, the one that lost most Dice of {region} among those kept"
         yield publish(figure, folder, slug("montage", victim, arm.condition, case), alt)
 

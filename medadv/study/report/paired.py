@@ -27,7 +27,7 @@ def paired_lines(results: Results, victim: str, region: str, arms: list[Arm]) ->
     look = looks(results.of(victim))[arms[0].presented.family]
     places = list(range(len(columns)))
     with style():
-        figure = Figure(figsize=(4.2, 3.7), layout="constrained")
+        figure = Figure(figsize=(4.0, 3.6), layout="constrained")
         axes = figure.add_subplot()
         for unit in sorted(set.intersection(*(set(v) for v in values))):
             line = [v[unit] for v in values]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medadv.study.report.numbers import percent, share, size, tenth, whole
+from medadv.study.report.numbers import percent, size, tenth, thousandths, whole
 from medadv.study.report.style import slug
 from medadv.study.report.tables import Cell, Column, Table
 from medadv.study.results import Arm, Results
@@ -10,8 +10,8 @@ from medadv.study.results import Arm, Results
 _COLUMNS = (
     Column("condition"),
     Column("budget"),
-    Column("mean Dice", share),
-    Column("median Dice", share),
+    Column("mean Dice", thousandths),
+    Column("median Dice", thousandths),
     Column("relative reduction", percent),
     Column("mean HD95 (mm)", tenth),
     Column("deletions", whole),
@@ -31,8 +31,8 @@ def summary(results: Results, victim: str, region: str) -> Table:
         caption=(
             f"{region}, {results.units} {results.unit}. Scores of the delivered files. Relative reduction: the share "
             "of the clean mean that is lost. Deletions and hallucinations count cases: nothing predicted where the "
-            "expert drew the region; the region predicted where the expert drew none. Such a case scores Dice 0, and the "
-            "image's diagonal as HD95."
+            "expert drew the region; the region predicted where the expert drew none. Such a case scores Dice 0, "
+            "and the image's diagonal as HD95."
         ),
         columns=_COLUMNS,
         rows=[_row(arm, region, before) for arm in arms],

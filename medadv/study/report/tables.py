@@ -95,7 +95,8 @@ _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}", "'": r"\textquotesingle{}",
-    "−": "$-$", "σ": r"$\sigma$", "ε": r"$\varepsilon$", "×": r"$\times$", "–": "--", "…": r"\dots{}", "\u202f": r"\,",
+    "−": "$-$", "σ": r"$\sigma$", "ε": r"$\varepsilon$", "×": r"$\times$", "–": "--", "…": r"\dots{}",
+    "\u202f": r"\,", "\N{NO-BREAK SPACE}": "~",
 }  # fmt: skip
 
 

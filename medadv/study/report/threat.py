@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from medadv.study.report.numbers import budget, significant, spelled
+from medadv.study.report.numbers import budget, significant
 from medadv.study.report.style import slug
 from medadv.study.report.tables import Cell, Column, Table
 from medadv.study.results import Arm, Results
+
+_UNITS = {
+    "sigma": "σ",
+    "stored": "stored units",
+    "p1-p99": "share of p1–p99",
+    "minmax": "share of min–max",
+    "0-255": "0–255 equivalent",
+}
 
 
 def radii(results: Results, victim: str) -> Table:
@@ -23,7 +31,7 @@ def radii(results: Results, victim: str) -> Table:
         breaks.add(len(rows))
         for unit in dict.fromkeys(unit for by_unit in known for unit in by_unit):
             each = ([by_unit[unit][m] for by_unit in known if m in by_unit.get(unit, {})] for m in results.modalities)
-            rows.append([name, spelled(unit), *(fmean(values) if values else None for values in each)])
+            rows.append([name, _UNITS.get(unit, unit), *(fmean(values) if values else None for values in each)])
     return Table(
         name=slug("threat", victim),
         caption="The largest allowed change of a voxel, mean over cases, in each unit. σ: the standard deviation of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,10 +86,10 @@ def numbers(row: Comparison) -> str:
     if row.low is not None and row.high is not None:
         parts.append(f"{interval_name(row)} {measured(row.low, row.metric)} to {measured(row.high, row.metric)}")
     if row.p_adjusted is not None:
-        parts.append(f"Holm-adjusted p {equals(row.p_adjusted)}")
+        parts.append(f"Holm-adjusted p\N{NO-BREAK SPACE}{equals(row.p_adjusted)}")
     elif row.p is not None:
-        parts.append(f"unadjusted p {equals(row.p)}")
-    return "; ".join([*parts, f"n = {row.n} {row.unit}"])
+        parts.append(f"unadjusted p\N{NO-BREAK SPACE}{equals(row.p)}")
+    return "; ".join([*parts, f"n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{row.n} {row.unit}"])
 
 
 def interval_name(row: Comparison) -> str:
@@ -132,7 +133,8 @@ def _subject(results: Results, victim: str, condition: str) -> str:
     arm = results.arm(victim, condition)
     if arm is None:
         return condition
-    return f"{arm.presented.title} at {budget(arm)}" if arm.presented.amount is not None else arm.presented.title
+    title = re.sub(r"^([^,(]+), (.+)$", r"\1 (\2)", arm.presented.title)  # "i-FGSM, 10 steps" inside a sentence
+    return f"{title} at {budget(arm)}" if arm.presented.amount is not None else title
 
 
 def _base(results: Results, row: Comparison) -> str:
@@ -164,6 +166,6 @@ def _control_sentence(results: Results, rows: Sequence[Comparison]) -> str:
     parts = []
     for row in rows:
         arm = results.arm(row.victim, row.condition)
-        parts.append(f"{arm.presented.title if arm else row.condition} by {measured(row.estimate, row.metric)}")
+        parts.append(f"{measured(row.estimate, row.metric)} ({arm.presented.title if arm else row.condition})")
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-    return f"Of the same size, controls shift it: {listed} (Hodges–Lehmann shifts)."
+    return f"Under controls of the same size the Hodges–Lehmann shift is {listed}."
