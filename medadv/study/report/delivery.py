@@ -45,6 +45,16 @@ def largest_gap(results: Results, victim: str) -> float:
     return max(gaps, default=0.0)
 
 
+def least_alike(results: Results, victim: str) -> str:
+    """The lowest structural similarity of an attacked scan to its clean self, in a sentence; empty where unknown."""
+    attacks = [arm for arm in results.of(victim) if arm.presented.role == "attack"]
+    found = [(row.ssim, row.modality, arm) for arm in attacks for r in arm.records.values() for row in r.fidelity]
+    if not found:
+        return ""
+    ssim, modality, arm = min(found, key=lambda row: row[0])
+    return f"The attacked image least like its clean self is a {modality}, SSIM {thousandths(ssim)}: {titled(arm)}."
+
+
 def fidelity(results: Results, victim: str) -> Table:
     """SSIM and PSNR of each modality against the clean scan, mean over cases."""
     columns = [Column("condition")]

@@ -19,7 +19,7 @@ TRUTH = "#f0e442"
 PREDICTED = "#56b4e9"
 MARGIN_MM = 4.0
 
-# Square panels on a figure of 7.0 by 7.9 inches.
+# Square panels on a figure of 7.0 by 8.08 inches.
 _EDGES = {"left": 0.055, "right": 0.99, "top": 0.9, "bottom": 0.09, "wspace": 0.03, "hspace": 0.03}
 
 # Flair shows oedema, and with it the whole lesion; elsewhere the first modality is as good as any.
@@ -93,7 +93,7 @@ def montage(slices: Slices, region: str, title: str, scores: tuple[str, str]) ->
     limit = max(float(np.abs(change).max()) for change in changed) or 1.0
     shown = ((slices.clean, slices.predicted_clean), (slices.adversarial, slices.predicted_adversarial))
     with style():
-        figure = Figure(figsize=(7.0, 7.9))
+        figure = Figure(figsize=(7.0, 8.08))
         grid = figure.subplots(3, 3, gridspec_kw=_EDGES)
         for (across, plane), line in zip(rows, grid, strict=True):
             for axes, (images, predictions) in zip(line[:2], shown, strict=True):
@@ -115,8 +115,8 @@ def montage(slices: Slices, region: str, title: str, scores: tuple[str, str]) ->
         bar.set_label("adversarial − clean (σ)")
         handles = [Line2D([], [], color=colour, linewidth=3) for colour in (TRUTH, PREDICTED)]
         names = [f"{name}, expert", f"{name}, network"]
-        place = {"loc": "lower left", "bbox_to_anchor": (0.045, 0.005)}
-        figure.legend(handles, names, title=f"shown: {modality}", ncols=2, **place)
+        legend = figure.legend(handles, names, title=f"shown: {modality}", ncols=2, loc="lower left")
+        legend.set_bbox_to_anchor((0.045, 0.005))
         figure.suptitle(title, x=0.055, ha="left", fontsize=10, fontweight="bold")
     return figure
 

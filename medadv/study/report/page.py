@@ -42,6 +42,7 @@ class Chapter:
     radii: Table
     gap: Table
     largest_gap: str
+    least_alike: str
     fidelity: Table
     told: Sequence[tuple[str, bool]]
 
@@ -93,6 +94,7 @@ def _chapter(results: Results, victim: str, figures: Path) -> Chapter:
         radii=threat.radii(results, victim),
         gap=delivery.gap(results, victim, region),
         largest_gap=decimal(delivery.largest_gap(results, victim), 4),
+        least_alike=delivery.least_alike(results, victim),
         fidelity=delivery.fidelity(results, victim),
         told=[(sentence(results, r), claims(r)) for r in results.comparisons if _primary(r.family, r.victim, victim)],
     )
