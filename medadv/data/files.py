@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tempfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,10 +23,11 @@ from monai.transforms import Compose, ConcatItemsd, EnsureChannelFirstd, LoadIma
 from nibabel.filebasedimages import ImageFileError
 from torch import Tensor
 
+from medadv.atomic import write_atomically
 from medadv.data.case import Case, Volume
 from medadv.data.gate import Header, check_geometry, check_header, check_intensities, check_labels
-from medadv.data.nifti import packed, write_durably
-from medadv.errors import CaseError, ConfigError, Reason, RunError
+from medadv.data.nifti import packed
+from medadv.errors import CaseError, ConfigError, Reason
 
 Container = Literal["float32", "as-stored"]
 
@@ -74,8 +75,8 @@ def write(
     """Write adversarial voxels as NIfTI that says what it is.
 
     File names and descriptions begin with ``ADVERSARIAL``; headers are fresh (grid and unit, nothing of the source);
-    ``ADVERSARIAL.json`` beside them holds ``note`` and the files' SHA-256, and is written last. A file appears whole or
-    not at all.
+    ``ADVERSARIAL.json`` beside them holds ``note`` and the files' SHA-256. A file appears whole or not at all, and this
+    one last: where it lies, all the others do.
 
     Args:
         volume: the clean case, whose grid the voxels are on.
@@ -101,18 +102,17 @@ def write(
     case, voxels = volume.case, x.detach().cpu().numpy()
     together = len(set(case.images.values())) < len(case.images)
     parts = {None: np.moveaxis(voxels, 0, -1)} if together else dict(zip(case.modalities, voxels, strict=True))
-    files: dict[str | None, Path] = {}
+    files = {name: folder / _file_name(stem, name) for name in parts}
     contents: dict[Path, bytes] = {}
     for name, part in parts.items():
-        kept = part
-        if container == "as-stored":
-            kept = _fitted(part, volume.stored[name or case.modalities[0]], name or "the file")
-        files[name] = folder / _file_name(stem, name)
+        stored = volume.stored[name or case.modalities[0]] if container == "as-stored" else part.dtype
+        kept = _fitted(part, stored, name or "file")
         contents[files[name]] = packed(kept, volume.affine, f"{MARK} example, not a scan; made by medadv")
     digests = {path.name: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
-    said = {"adversarial": True, "container": container, "files": digests, **(note or {})}
+    said = {**(note or {}), "adversarial": True, "container": container, "files": digests}
     contents[folder / f"{MARK}.json"] = json.dumps(said, indent=1, allow_nan=False).encode()
-    _deliver(folder, contents)
+    for path, content in contents.items():
+        write_atomically(path, partial(Path.write_bytes, data=content))
     images = {name: files[None if together else name] for name in case.modalities}
     return replace(case, images=images)
 
@@ -183,6 +183,8 @@ def _load(paths: Mapping[str, Path], dtype: type[np.floating[Any]]) -> Float[Ten
 
 def _fitted(voxels: Float32[np.ndarray, "..."], dtype: np.dtype[Any], name: str) -> Shaped[np.ndarray, "..."]:
     """The voxels in another data type, if it holds every one of them exactly."""
+    if dtype == voxels.dtype:
+        return voxels
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         # In float64, which holds the limits of all types up to 32 bits exactly.
@@ -207,20 +209,3 @@ def _file_name(stem: str, modality: str | None) -> str:
                 "this makes no file name", got=part, expected="letters, digits, spaces and . _ + -, no leading dot"
             )
     return f"{MARK}_{stem}.nii.gz" if modality is None else f"{MARK}_{stem}_{modality}.nii.gz"
-
-
-def _deliver(folder: Path, contents: Mapping[Path, bytes]) -> None:
-    """Write all files beside their places, then move them in, in order."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as unfinished:
-            for path, content in contents.items():
-                write_durably(Path(unfinished) / path.name, content)
-            for path in contents:
-                (Path(unfinished) / path.name).replace(path)
-    except OSError as error:
-        raise RunError(
-            f"the adversarial files could not be written to {folder}",
-            got=error,
-            advice="check that the folder may be written and that the disk has space left",
-        ) from error

@@ -1,10 +1,8 @@
-"""NIfTI files with a fresh header, and bytes that reach the disk."""
+"""NIfTI with a fresh header."""
 
 from __future__ import annotations
 
 import gzip
-import os
-from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -37,11 +35,3 @@ def packed(voxels: Shaped[np.ndarray, "..."], affine: Float64[np.ndarray, "4 4"]
     image.header.set_slope_inter(1, 0)
     image.header["descrip"] = description.encode("ascii")
     return gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with path.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())

@@ -15,13 +15,16 @@ import numpy as np
 from jaxtyping import Int16
 from numpy.random import Generator
 
-from medadv.data.brats import MODALITIES, brats_cohort
+from medadv.data.brats import MODALITIES, brats
 from medadv.data.case import Cohort
-from medadv.data.nifti import packed, write_durably
+from medadv.data.nifti import packed
 from medadv.data.phantom_anatomy import Anatomy, grow, waves
 from medadv.errors import ConfigError, RunError
+from medadv.labels import BRATS_2018
 
 SMALLEST = 24
+BRIGHTNESS = (250.0, 700.0)
+"""What white matter on T1 may be stored as: MR has no unit."""
 
 CONTRAST: dict[str, dict[str, float]] = {
     "t1": {"white": 1.0, "grey": 0.74, "deep": 0.84, "csf": 0.3, "oedema": 0.7, "necrosis": 0.42, "enhancing": 0.7},
@@ -53,17 +56,16 @@ def phantom(
     """
     size = _checked(cases, shape, seed, spacing)
     root = Path(root)
+    names = [f"Phantom_{number:05d}" for number in range(cases)]
     try:
         root.mkdir(parents=True, exist_ok=True)
-        for number in range(cases):
-            _write_case(root, f"Phantom_{number:05d}", size, np.random.default_rng([seed, number]), spacing)
+        for number, name in enumerate(names):
+            _write_case(root, name, size, np.random.default_rng([seed, number]), spacing)
     except OSError as error:
         raise RunError(
             "the phantom could not be written", got=error, advice=f"check that {root} may be written and has space left"
         ) from error
-    found = brats_cohort(root, "2021")
-    ours = {f"Phantom_{number:05d}" for number in range(cases)}
-    return Cohort([case for case in found.cases if case.case in ours], [], found.modalities, found.scheme)
+    return Cohort([brats(root / name) for name in names], [], MODALITIES, BRATS_2018)
 
 
 def _checked(cases: int, shape: Sequence[int], seed: int, spacing: float) -> tuple[int, int, int]:
@@ -97,7 +99,7 @@ def render(anatomy: Anatomy, modality: str, rng: Generator) -> Int16[np.ndarray,
     bias = np.exp(rng.uniform(0.04, 0.1) * waves(rng, shape, 1.2 * span))
     noise = rng.uniform(0.02, 0.035) * rng.standard_normal((2, *shape), dtype=np.float32)
     seen = np.hypot(signal * bias + noise[0], noise[1])
-    stored = np.clip(np.rint(seen * rng.uniform(250, 700)), 1, np.iinfo(np.int16).max)
+    stored = np.clip(np.rint(seen * rng.uniform(*BRIGHTNESS)), 1, np.iinfo(np.int16).max)
     return np.where(anatomy.brain, stored, 0).astype(np.int16)
 
 
@@ -112,7 +114,7 @@ def _write_case(root: Path, name: str, shape: tuple[int, int, int], rng: Generat
         whole = Path(unfinished) / name
         whole.mkdir()
         for kind, voxels in files.items():
-            write_durably(whole / f"{name}_{kind}.nii.gz", packed(voxels, affine))
+            (whole / f"{name}_{kind}.nii.gz").write_bytes(packed(voxels, affine))
         if (root / name).exists():
             shutil.rmtree(root / name)
         whole.rename(root / name)

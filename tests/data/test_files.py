@@ -6,9 +6,10 @@ import errno
 import gzip
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -243,18 +244,25 @@ def test_a_folder_that_is_none_is_advice(case: Case, tmp_path: Path) -> None:
         write(volume, volume.x, tmp_path / "file" / "out", stem="x")
 
 
-def test_a_full_disk_leaves_nothing_under_a_final_name(
+def test_a_full_disk_leaves_whole_files_and_no_claim_that_they_are_all(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     volume = read(case)
+    flush, flushed = os.fsync, []
 
-    def full(descriptor: int) -> NoReturn:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(descriptor: int) -> None:
+        if len(flushed) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flushed.append(descriptor)
+        flush(descriptor)
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(RunError, match="space"):
+    with pytest.raises(RunError, match="the disk is full"):
         write(volume, volume.x, tmp_path / "out", stem="x")
-    assert list((tmp_path / "out").iterdir()) == []
+    monkeypatch.undo()
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert left == ["ADVERSARIAL_x_t1.nii.gz", "ADVERSARIAL_x_t1ce.nii.gz"]
+    assert torch.equal(read(write(volume, volume.x, tmp_path / "out", stem="x")).x, volume.x), "the same call goes on"
 
 
 def test_real_mr_reads_as_nibabel_reads_it(data_root: Path) -> None:
