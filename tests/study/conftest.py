@@ -22,7 +22,11 @@ REGIONS = {"WT": 0.90, "TC": 0.83, "ET": 0.79}
 VOXELS = {"WT": 9000, "TC": 4000, "ET": 2200}
 DIAGONAL = 83.1
 SIGMA = {"t1": 172.0, "t1ce": 214.0, "t2": 187.0, "flair": 156.0}
-ATTACKS = {"fgsm": ("FGSM", 0.35, 1), "ifgsm": ("i-FGSM, 10 steps", 0.75, 10), "tifgsm": ("ti-FGSM, 10 steps", 0.55, 10)}
+ATTACKS = {
+    "fgsm": ("FGSM", 0.35, 1),
+    "ifgsm": ("i-FGSM, 10 steps", 0.75, 10),
+    "tifgsm": ("ti-FGSM, erase WT, 10 steps", 0.55, 10),
+}
 BUDGETS = (0.05, 0.1, 0.2)
 
 
@@ -41,15 +45,15 @@ def conditions(budgets: tuple[float, ...] = BUDGETS) -> Iterator[Planned]:
     yield Planned("identity", Presented(role="control", family="identity", title="identity"), 0.0)
     for amount in budgets:
         noise = Presented(role="control", family="noise", title="sign noise", amount=amount, unit="sigma")
-        yield Planned(f"noise@{amount:g}sigma", noise, 0.012 * amount)
+        yield Planned(f"noise-{amount:g}-sigma", noise, 0.012 * amount)
         for family, (title, strength, steps) in ATTACKS.items():
-            name = f"{family}@{amount:g}sigma"
+            name = f"{family}-{amount:g}-sigma"
             shown = Presented(role="attack", family=family, title=title, amount=amount, unit="sigma")
             yield Planned(name, shown, strength * (1 - np.exp(-amount / 0.06)), steps)
             own = Presented(
                 role="control",
                 family=f"permuted {family}",
-                title=f"{title.split(',')[0]}, shuffled",
+                title=f"{title}, permuted",
                 amount=amount,
                 unit="sigma",
                 of=name,
@@ -96,9 +100,18 @@ def record(victim: str, planned: Planned, case: str, patient: str | None, place:
         "0-255": {m: 255 * amount / 6.3 for m in MODALITIES},
     }
     trace = {"value": [0.2 + 0.1 * k for k in range(planned.steps)], "merit": [0.1 * k for k in range(planned.steps)]}
-    effort = Effort(steps=planned.steps, forward=16 * planned.steps, backward=8 * planned.steps, zero_gradient_share=0.002, trace=trace)
-    likeness = [Fidelity(modality=m, ssim=1 - 0.8 * amount**2, psnr_db=35 - 60 * amount if amount else None) for m in MODALITIES]
-    inputs = {"victim": victim, "condition": planned.name, "case": case}
+    effort = Effort(
+        steps=planned.steps,
+        forward=16 * planned.steps,
+        backward=8 * planned.steps,
+        zero_gradient_share=0.002,
+        trace=trace,
+    )
+    likeness = [
+        Fidelity(modality=m, ssim=1 - 0.8 * amount**2, psnr_db=35 - 60 * amount if amount else None) for m in MODALITIES
+    ]
+    threat = {"ball": "linf", "support": "nonzero", "legal": "clean"}
+    inputs = {"victim": victim, "condition": {"name": planned.name, "threat": threat}, "voxels": case}
     return Record(
         key=digest(inputs),
         victim=victim,
@@ -128,7 +141,12 @@ def brain(size: int = 48, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     centre = np.array([0.33, -0.22, 0.12])[:, None, None, None]
     reach = np.sqrt((((z - centre) / np.array([1.0, 1.15, 0.9])[:, None, None, None]) ** 2).sum(0)) + 0.12 * wave
     label = np.where(reach < 0.14, 1, np.where(reach < 0.22, 4, np.where(reach < 0.38, 2, 0))) * inside
-    table = {"t1": (480, 620, 180, (300, 420, 330)), "t1ce": (500, 640, 190, (280, 420, 1000)), "t2": (520, 400, 900, (850, 760, 640)), "flair": (480, 400, 130, (420, 880, 720))}
+    table = {
+        "t1": (480, 620, 180, (300, 420, 330)),
+        "t1ce": (500, 640, 190, (280, 420, 1000)),
+        "t2": (520, 400, 900, (850, 760, 640)),
+        "flair": (480, 400, 130, (420, 880, 720)),
+    }
     x = []
     for grey_value, white_value, fluid, (necrosis, oedema, rim) in table.values():
         image = np.where(white, white_value, grey_value).astype(float)
@@ -201,24 +219,38 @@ def write_run(
         "question": "How much does a small change of the scan cost a small network on phantom MR?",
         "data": {"phantom": {"cases": len(cases), "size": 48}, "root": "/home/jdoe/secret/brats"},
         "victims": {victim: {"train": {"steps": 250}} for victim in victims},
+        "budgets": [f"{b:g} sigma" for b in budgets],
         "attacks": {
-            name: {"steps": steps, "norm": "linf", "budgets": [f"{b:g} sigma" for b in budgets]}
-            for name, (_, _, steps) in ATTACKS.items()
+            name: {"preset": name, "loss": "cross entropy", "steps": steps} for name, (_, _, steps) in ATTACKS.items()
         },
         "primary": primary.model_dump(mode="json"),
     }
     write_text(folder / "study.yaml", yaml.safe_dump(specification, sort_keys=False))
-    versions = {"medadv": "0.1.0", "python": "3.11.7", "torch": "2.15.0", "monai": "1.6.1", "host": "ward-7", "cpu": "x86_64"}
+    versions = {
+        "medadv": "0.1.0",
+        "python": "3.11.7",
+        "torch": "2.15.0",
+        "monai": "1.6.1",
+        "host": "ward-7",
+        "cpu": "x86_64",
+    }
     write_text(folder / "environment.json", json.dumps(versions))
-    write_text(folder / "declarations.jsonl", json.dumps({"family": "primary", "date": "2026-11-20"}) + "\n")
+    write_text(
+        folder / "declarations.jsonl",
+        json.dumps({"primary": {"region": "WT"}, "declared": "2026-11-20T09:00:00+00:00", "after_scores": False})
+        + "\n",
+    )
     write_text(folder / "quarantine.json", json.dumps(list(quarantine)))
     for victim in victims:
         lines = ["step,loss,dice,rate"]
-        lines += [f"{k},{1.4 * np.exp(-k / 70) + 0.2},{0.9 * (1 - np.exp(-k / 60)) if k % 25 == 0 else ''},0.001" for k in range(1, 251)]
+        lines += [
+            f"{k},{1.4 * np.exp(-k / 70) + 0.2},{0.9 * (1 - np.exp(-k / 60)) if k % 25 == 0 else ''},0.001"
+            for k in range(1, 251)
+        ]
         write_text(folder / "victims" / victim / "training.csv", "\n".join(lines) + "\n")
         for family in ATTACKS:
             for amount in budgets:
-                condition = f"{family}@{amount:g}sigma"
+                condition = f"{family}-{amount:g}-sigma"
                 case = min(cases, key=lambda c, n=condition, v=victim: wt(records, v, n, c))
                 write_slices(folder / "volumes" / victim / condition / case / "slices.npz", amount, seed=3)
     return folder

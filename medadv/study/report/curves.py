@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medadv.study.report.numbers import spelled
-from medadv.study.report.style import Look, looks, style
+from medadv.study.report.style import INK, Look, looks, style
 from medadv.study.results import Arm, Results
 
 RESAMPLES = 2000
@@ -28,7 +28,7 @@ def dice_curves(results: Results, victim: str, region: str, unit: str) -> Figure
     worn = looks(results.of(victim))
     clean = results.clean(victim)
     with style():
-        figure = Figure(figsize=(4.0, 4.0), layout="constrained")
+        figure = Figure(figsize=(4.0, 4.1), layout="constrained")
         axes = figure.add_subplot()
         for family, members in families.items():
             if family in worn:
@@ -36,8 +36,10 @@ def dice_curves(results: Results, victim: str, region: str, unit: str) -> Figure
         axes.set(title=region, xlabel=f"budget ({spelled(unit)})", ylabel="mean Dice", ylim=(-0.02, 1.02))
         axes.set_xticks(sorted({0.0, *(a.presented.amount for a in arms if a.presented.amount is not None)}))
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+        if any(arm.presented.of for arm in arms):
+            axes.plot([], [], label="hollow: own perturbation, permuted", **Look(INK, "o", control=True).line())
         handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, handlelength=3)
+        figure.legend(handles, labels, loc="outside lower center", handlelength=3)
     return figure
 
 
@@ -47,7 +49,9 @@ def _line(axes: Axes, arms: list[Arm], region: str, look: Look) -> None:
     if not kept:
         return
     amounts = [amount for amount, _ in kept]
-    axes.plot(amounts, [v.mean() for _, v in kept], label=arms[-1].presented.title, **look.line())
+    shown = arms[-1].presented
+    # A permuted perturbation is known by its attack's colour; a line of its own in the legend would say it twice.
+    axes.plot(amounts, [v.mean() for _, v in kept], label=None if shown.of else shown.title, **look.line())
     if not look.control and min(v.size for _, v in kept) > 1:
         low, high = zip(*(band(v) for _, v in kept), strict=True)
         axes.fill_between(amounts, low, high, color=look.colour, alpha=0.14, linewidth=0)

@@ -24,7 +24,7 @@ from medadv.study.report.summary import summary
 from medadv.study.report.tables import Table
 from medadv.study.report.training_curve import training_curve
 from medadv.study.report.verdicts import verdicts
-from medadv.study.report.words import Answer, answer, claims, family_note, sentence, unit_note
+from medadv.study.report.words import Answer, answer, claims, family_note, late, sentence, unit_note
 from medadv.study.results import Results, read_results
 
 
@@ -152,6 +152,7 @@ def _render(results: Results, chapters: Sequence[Chapter], compared: Sequence[Ta
         specification=provenance.specification(results),
         unit_note=unit_note(results),
         family_note=family_note(results),
+        late=late(results),
         css=Markup(css),  # our own file
         policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
     )

@@ -47,20 +47,31 @@ def words(results: Results, victim: str) -> tuple[str, ...]:
     attacks = [arm for arm in results.of(victim) if arm.presented.role == "attack"]
     records = [record for arm in attacks for record in arm.records.values()]
     sizes = [record.size for record in records if record.size is not None]
-    gradient = any(record.effort and record.effort.backward for record in records)
+    threats = [record.inputs.get("condition", {}).get("threat", {}) for record in records]
     said = []
-    if gradient:
+    if any(record.effort and record.effort.backward for record in records):
         said.append("The attacker knows the network and its whole pipeline, and follows its gradients (white box).")
     said.append(
         "What is changed are stored voxels, before any normalisation: the altered scan is written as a file, read "
         "again and segmented as any other scan would be."
     )
+    for key in ("ball", "support", "legal"):
+        said += dict.fromkeys(_RULES.get((key, str(threat.get(key)))) or "" for threat in threats if key in threat)
     if sizes:
         said.append(
             f"Measured on the files as they were read again, the largest change was {max(sizes):.3f} of the budget "
             "(1 is the whole budget)."
         )
-    return tuple(said)
+    return tuple(filter(None, said))
+
+
+_RULES = {
+    ("ball", "linf"): "Each voxel may move up or down by the budget at most, independently of all others (L∞ ball).",
+    ("support", "nonzero"): "Only voxels that are not zero in the clean scan may change: zeros stay zero, and no other "
+    "voxel becomes zero.",
+    ("legal", "clean"): "No voxel leaves the range of its modality in the clean scan, smallest to largest value.",
+    ("legal", "None"): "There is no legal range beside the budget.",
+}
 
 
 def settings(results: Results) -> tuple[tuple[str, str], ...]:

@@ -113,10 +113,16 @@ def family_note(results: Results) -> str:
     rest = len(results.comparisons) - primary
     if not primary:
         return f"No primary comparison was declared: all {rest} are exploratory and support no claim."
+    when = "after scores existed" if late(results) else "before any score existed"
     return (
-        f"{primary} comparisons were declared before any score existed; their p-values are Holm-adjusted together. "
+        f"{primary} comparisons were declared {when}; their p-values are Holm-adjusted together. "
         f"The other {rest} are exploratory: unadjusted, and no claim rests on them."
     )
+
+
+def late(results: Results) -> bool:
+    """Whether the present primary family was declared by somebody who could have seen scores."""
+    return bool(results.declarations and results.declarations[-1].get("after_scores"))
 
 
 def _attack(results: Results, row: Comparison) -> bool:
@@ -166,6 +172,8 @@ def _control_sentence(results: Results, rows: Sequence[Comparison]) -> str:
     parts = []
     for row in rows:
         arm = results.arm(row.victim, row.condition)
-        parts.append(f"{measured(row.estimate, row.metric)} ({arm.presented.title if arm else row.condition})")
+        own = arm is not None and arm.presented.of is not None
+        name = "its own perturbation, permuted" if own else arm.presented.title if arm else row.condition
+        parts.append(f"{measured(row.estimate, row.metric)} ({name})")
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
     return f"Under controls of the same size the Hodges–Lehmann shift is {listed}."
