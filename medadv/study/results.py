@@ -284,8 +284,10 @@ def _rows(path: Path, kind: type[Row], parse: Callable[[str], Iterable[Any]]) ->
 
 
 def _cells(text: str) -> Iterator[dict[str, Any]]:
-    """The rows of a CSV file; an empty cell is None."""
+    """The rows of a CSV file; an empty cell is None, a row that breaks off is an error."""
     for row in csv.DictReader(io.StringIO(text), strict=True):
+        if None in row or None in row.values() or not text.endswith("\n"):
+            raise ValueError("a row breaks off")
         yield {column: _awake(cell) if cell else None for column, cell in row.items()}
 
 

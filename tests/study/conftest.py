@@ -95,9 +95,9 @@ def record(victim: str, planned: Planned, case: str, patient: str | None, place:
     radii = {
         "sigma": dict.fromkeys(MODALITIES, amount),
         "stored": {m: amount * SIGMA[m] * (1 + 0.02 * place) for m in MODALITIES},
-        "p1-p99": {m: amount / 4.4 for m in MODALITIES},
-        "minmax": {m: amount / 6.3 for m in MODALITIES},
-        "0-255": {m: 255 * amount / 6.3 for m in MODALITIES},
+        "p1-p99": dict.fromkeys(MODALITIES, amount / 4.4),
+        "minmax": dict.fromkeys(MODALITIES, amount / 6.3),
+        "0-255": dict.fromkeys(MODALITIES, 255 * amount / 6.3),
     }
     trace = {"value": [0.2 + 0.1 * k for k in range(planned.steps)], "merit": [0.1 * k for k in range(planned.steps)]}
     effort = Effort(
