@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from medadv.errors import ConfigError
+from medadv.errors import CaseError, ConfigError, Reason
 
 BACKGROUND = "background"
 
@@ -77,7 +77,8 @@ class LabelScheme:
 
     def unknown(self, labels: Int[Tensor, "*s"]) -> list[int]:
         """The numbers in a label map that the scheme does not know, in order."""
-        return sorted(set(torch.unique(labels).tolist()) - set(self.numbers.values()))
+        strange = ~torch.isin(labels, torch.tensor(sorted(self.numbers.values()), device=labels.device))
+        return sorted(torch.unique(labels[strange]).tolist())
 
     def classes(self, labels: Int[Tensor, "*s"]) -> Int[Tensor, "*s"]:
         """Stored numbers → indices into ``tissues``. Numbers must be known (``unknown`` is empty)."""
@@ -93,6 +94,7 @@ class LabelScheme:
 
         Raises:
             ConfigError: the two schemes do not name the same tissues.
+            CaseError: the label map holds numbers that this scheme does not know.
         """
         if set(self.numbers) != set(to.numbers):
             raise ConfigError(
@@ -100,6 +102,14 @@ class LabelScheme:
                 got=list(self.tissues),
                 expected=list(to.tissues),
                 advice="declare the same tissue names in both schemes",
+            )
+        if unknown := self.unknown(labels):
+            raise CaseError(
+                Reason.LABEL_OUTSIDE_SCHEME,
+                f"the label map holds numbers that the scheme {self.name!r} does not know",
+                got=unknown,
+                expected=dict(self.numbers),
+                advice=f"declare the scheme that the map is stored in; these would fit: {fitting(labels.unique().tolist())}",
             )
         if self.numbers == to.numbers:
             return labels

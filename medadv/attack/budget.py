@@ -65,29 +65,34 @@ class Budget:
     def parse(cls, text: str | float | Budget) -> Budget:
         """Read ``"0.1 sigma"``, ``"20 stored"``, ``"0.02 p1-p99"``, ``"8 0-255"``, or a bare number of σ.
 
+        One amount a modality is written ``"0.1/0.2/0.1/0.3 sigma"``.
+
         Raises:
             BudgetError: no number, or an unknown unit.
         """
         if isinstance(text, Budget):
             return text
-        match = re.fullmatch(r"\s*([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)\s*(\S*)\s*", str(text), re.IGNORECASE)
+        number = r"[-+]?[0-9.]+(?:e[-+]?[0-9]+)?"
+        match = re.fullmatch(rf"\s*({number}(?:/{number})*)\s*(\S*)\s*", str(text), re.IGNORECASE)
         name = match[2].lower() if match else ""
         units = {u.value: u for u in Unit} | _SPELLINGS | {"": Unit.SIGMA}
         try:
-            amount = float(match[1]) if match else None
+            amounts = tuple(float(n) for n in match[1].split("/")) if match else ()
         except ValueError:
-            amount = None
-        if amount is None or name not in units:
+            amounts = ()
+        if not amounts or name not in units:
             raise BudgetError(
                 "this is no budget",
                 got=text,
                 expected=f"a number and a unit out of {[u.value for u in Unit]}",
                 advice='write for example "0.1 sigma"',
             )
-        return cls(amount, units[name])
+        return cls(amounts if len(amounts) > 1 else amounts[0], units[name])
 
     def __str__(self) -> str:
-        return f"{'/'.join(f'{a:g}' for a in self.amounts)} {self.unit}"
+        # The short spelling where it says the same number: 8 and not 8.0.
+        amounts = [f"{a:g}" if float(f"{a:g}") == a else repr(float(a)) for a in self.amounts]
+        return f"{'/'.join(amounts)} {self.unit}"
 
     def scaled(self, factor: float) -> Budget:
         """The same budget, so many times."""

@@ -86,6 +86,20 @@ def check_steady(victim: Victim, x: Float[Tensor, "b c *s"], tolerance: float = 
         )
 
 
+def check_connected(value: Float[Tensor, "b"]) -> None:
+    """Refuse a victim whose answer has no gradient at all.
+
+    Raises:
+        GradientError: nothing leads from the answer back to the input.
+    """
+    if not value.requires_grad:
+        raise GradientError(
+            "the victim's answer does not depend on its input in a way that can be differentiated",
+            cause="a detach(), a no_grad(), a step through NumPy or a rounding inside the victim, or a constant answer",
+            advice="look for what cuts the graph between victim(x) and x",
+        )
+
+
 def refuse_broken(broken: Bool[Tensor, "b"], step: int) -> NoReturn:
     """Refuse to go on after a gradient that was not finite.
 

@@ -53,7 +53,7 @@ class Adversarial:
         merit: of ``x``; NaN where the last iterate was delivered unjudged (``keep="last"``).
         trace: ``value`` and ``merit`` at each iterate that was judged, ``(n, b)``; NaN after a sample had left.
         size: the share of the budget that ``x`` uses.
-        zero_gradient_share: of the support, over all steps.
+        zero_gradient_share: of the support, over all steps at which there was something left to gain.
         passes: forwards and backwards of the network.
         seconds: of the whole call.
     """
@@ -123,8 +123,7 @@ class Attack:
             rng = rng or Rng.seeded(0, x.shape[0])
             threat = self.threat(x, x != 0 if support is None else support)
             journal = _Journal.blank(x)
-            front, raw = self._begin(victim.prepare(x, rng.fork("victim")), threat, truth, rng, journal)
-            best = self._climb(front, raw, journal)
+            best = self._climb(victim.prepare(x, rng.fork("victim")), threat, truth, rng, journal)
         shares = journal.zeros / journal.judged.clamp(min=1)
         checks.doubt_zero(shares)
         trace = {name: torch.stack(rows) for name, rows in journal.trace.items()}
@@ -147,8 +146,11 @@ class Attack:
         goal = self.objective.prepare(raw0, victim.targets(truth), rng.fork("objective"))
         return _Front(torch.arange(len(x), device=x.device), x, victim, threat, goal, {}), raw
 
-    def _climb(self, front: _Front, raw: Float[Tensor, "b classes *targets"] | None, journal: _Journal) -> _Best:
+    def _climb(
+        self, victim: Victim, threat: ThreatModel, truth: Int[Tensor, "b *s"], rng: Rng, journal: _Journal
+    ) -> _Best:
         """All steps; the inputs to deliver."""
+        front, raw = self._begin(victim, threat, truth, rng, journal)
         best = _Best(front.x.detach(), torch.full_like(journal.zeros, torch.nan))
         for k in range(self.steps):
             judgement, gradient = journal.judge(front, raw, k / self.steps)
@@ -226,12 +228,14 @@ class _Journal:
     def judge(self, front: _Front, raw: Tensor | None, progress: float) -> tuple[Judgement, Image]:
         """Judgement and gradient where the front stands."""
         judgement = front.goal(front.victim(front.x) if raw is None else raw, progress)
+        checks.check_connected(judgement.value)
         (gradient,) = torch.autograd.grad(judgement.value.sum(), front.x)
         self.passes += front.victim.gradient_cost
         judgement = replace(judgement, value=judgement.value.detach())
         self.broken[front.index] |= ~torch.isfinite(gradient.flatten(1).sum(1) + judgement.value)
-        self.zeros[front.index] += front.threat.zero_share(gradient)
-        self.judged[front.index] += 1
+        open_ = (~judgement.done).to(self.zeros.dtype)  # with nothing left to gain, a zero gradient is no reason to doubt
+        self.zeros[front.index] += front.threat.zero_share(gradient) * open_
+        self.judged[front.index] += open_
         self._note(front, judgement)
         return judgement, gradient
 

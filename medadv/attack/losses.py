@@ -1,7 +1,7 @@
 """Losses over classified targets, one number a sample, to be *ascended* by whoever attacks.
 
-They are summed over targets, not averaged: with two million voxels a mean brings float16 gradients under the smallest
-number, and the sign of a sum is the sign of a mean.
+Those that add up over targets are summed, not averaged: with two million voxels a mean brings float16 gradients under
+the smallest number, and the sign of a sum is the sign of a mean.
 """
 
 from __future__ import annotations
@@ -42,16 +42,17 @@ def logit_margin(logits: Logits, targets: Targets) -> Float[Tensor, "b"]:
 
 
 def soft_dice(logits: Logits, targets: Targets) -> Float[Tensor, "b"]:
-    """1 - soft Dice, averaged over the classes that are not background, times the number of targets that count.
+    """1 - soft Dice, averaged over the classes that are not background.
 
     Milletari et al. 2016 (arXiv:1606.04797) without squares, and one voxel added to both parts of the fraction. An
     empty class takes part: to invent it is what an attack may want.
     """
     grouped = int(targets.grouped)
     axes = tuple(range(1 + grouped, logits.ndim - 1))
+    shares = logits.softmax(1)
     losses = []
     for c in range(1, logits.shape[1]):
-        share = torch.where(targets.where, logits.softmax(1)[:, c], 0)
+        share = torch.where(targets.where, shares[:, c], 0)
         truth = (targets.labels == c) & targets.where
         hit = torch.where(truth, share, 0).sum(axes)
         losses.append(1 - (2 * hit + 1) / (share.sum(axes) + truth.sum(axes) + 1))

@@ -92,10 +92,8 @@ class Linf:
             for j in range(x0.shape[1]):  # a channel at a time: float64 copies of a whole volume would cost memory
                 clean, where = x0[i, j].double(), support[i, j]
                 low, high = self._range(clean, where)
-                below = (clean - radius[i, j]).clamp(min=low)
-                above = (clean + radius[i, j]).clamp(max=high)
-                lower[i, j] = torch.where(where, _rounded_up(below.minimum(clean), x0.dtype), x0[i, j])
-                upper[i, j] = torch.where(where, -_rounded_up(-above.maximum(clean), x0.dtype), x0[i, j])
+                lower[i, j] = torch.where(where, _lowest(clean, radius[i, j], low, x0.dtype), x0[i, j])
+                upper[i, j] = torch.where(where, -_lowest(-clean, radius[i, j], -high, x0.dtype), x0[i, j])
         crosses = bool(((lower <= 0) & (upper >= 0) & (x0 != 0)).any())
         return Box(x0, lower, upper, radius, support, crosses)
 
@@ -134,7 +132,8 @@ class Box:
 
     def project(self, x: Image) -> Image:
         """Clamp to the bounds, and off the zero."""
-        y = torch.clamp(x, self.lower, self.upper)
+        # Where nothing may change, the clean voxel itself: a clamp would lose the sign of -0.0.
+        y = torch.where(self.support, torch.clamp(x, self.lower, self.upper), self.clean)
         if not self.crosses:
             return y
         tiny = self.clean.abs().clamp(max=torch.finfo(x.dtype).tiny).copysign(self.clean)
@@ -142,11 +141,8 @@ class Box:
 
     def ascent(self, gradient: Image) -> Image:
         """The sign of the gradient times the radius; zero outside the support. Not cut at the box: steps come back."""
-        move = gradient.sign()
-        for i, row in enumerate(self.radius.tolist()):
-            for j, radius in enumerate(row):
-                move[i, j].mul_(radius)
-        return move.mul_(self.support)
+        radius = self.radius.to(gradient.dtype).view(*self.radius.shape, *[1] * (gradient.ndim - 2))
+        return gradient.sign().mul_(radius).mul_(self.support)
 
     def inside(self, x: Image) -> Bool[Tensor, "b"]:
         """Against the bounds themselves."""
@@ -178,7 +174,11 @@ class Box:
         return Box(clean, lower, upper, radius, support, self.crosses)
 
 
-def _rounded_up(values: Float[Tensor, "*s"], dtype: torch.dtype) -> Float[Tensor, "*s"]:
-    """The smallest number of the precision that is not below a float64 value."""
-    rounded = values.to(dtype)
-    return torch.where(rounded.double() < values, rounded.nextafter(rounded.new_tensor(torch.inf)), rounded)
+def _lowest(
+    clean: Float[Tensor, "*s"], radius: Float[Tensor, ""], low: float, dtype: torch.dtype
+) -> Float[Tensor, "*s"]:
+    """The smallest number of the precision inside ball and range, from float64 values, which round themselves."""
+    bound = (clean - radius).clamp(min=low).minimum(clean)
+    lowest = bound.to(dtype)
+    outside = (lowest.double() < bound) | (clean - lowest.double() > radius)
+    return torch.where(outside, lowest.nextafter(lowest.new_tensor(torch.inf)), lowest)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -80,8 +80,8 @@ def load_victim(path: str | Path, device: str | torch.device = "cpu") -> Segment
     """
     path = Path(path)
     weights = path / WEIGHTS if path.is_dir() else path
-    card = _read_card(weights.parent / CARD)
     state = _read_weights(weights)
+    card = _read_card(weights.parent / CARD)
     scheme = LabelScheme(card.scheme.name, card.scheme.numbers, card.scheme.regions)
     head = make_head(card.head.name, scheme, card.head.channels if card.head.name == "sigmoid" else None)
     network = build_network(card.architecture, len(card.modalities), len(head.channels))
@@ -112,7 +112,7 @@ def _read_card(path: Path) -> VictimCard:
             got=error,
             advice="give the folder that medadv train wrote, or bring the network in by Python",
         ) from error
-    except (ValidationError, ConfigError) as error:
+    except (ValueError, ConfigError) as error:  # not UTF-8, not JSON, or other fields
         raise VictimError(f"{path} is no victim of this version", got=error) from error
 
 

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from medadv.errors import ConfigError, VictimError
 from medadv.labels import LabelScheme
 
 
@@ -98,8 +99,13 @@ class Sigmoid:
     name: Literal["sigmoid"] = field(default="sigmoid", init=False)
 
     def __post_init__(self) -> None:
-        for region in self.regions:
-            self.scheme.members(region)
+        if not self.regions or not set(self.regions) <= set(self.scheme.regions):
+            raise ConfigError(
+                f"a sigmoid head has one channel a region of its label scheme, here {self.scheme.name!r}",
+                got=list(self.regions),
+                expected=f"some of {list(self.scheme.regions)}",
+                advice="declare the region in the scheme; a scheme without regions wants a softmax head",
+            )
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -141,7 +147,18 @@ class Voxels:
 
     @classmethod
     def of(cls, head: Head, truth: Int[Tensor, "b *s"]) -> Voxels:
-        """All voxels, as a label map has them."""
+        """All voxels, as a label map has them.
+
+        Raises:
+            VictimError: the label map holds numbers that the head's scheme does not know.
+        """
+        if unknown := head.scheme.unknown(truth):
+            raise VictimError(
+                "the label map holds numbers that the victim does not know",
+                got=unknown,
+                expected=dict(head.scheme.numbers),
+                advice="translate the labels first: data_scheme.translate(truth, victim.head.scheme)",
+            )
         labels = head.encode(truth)
         return cls(head, truth, labels, torch.ones_like(labels, dtype=torch.bool))
 
@@ -161,8 +178,12 @@ class Voxels:
         return self.mapped(torch.where(scheme.mask(self.truth, source), scheme.numbers[tissue], self.truth))
 
     def mapped(self, truth: Int[Tensor, "b *s"]) -> Voxels:
-        """As another label map would have them."""
-        return replace(self, truth=truth, labels=self.head.encode(truth))
+        """As another label map would have them.
+
+        Raises:
+            VictimError: the label map holds numbers that the head's scheme does not know.
+        """
+        return replace(Voxels.of(self.head, truth), where=self.where)
 
     def within(self, where: Bool[Tensor, "b *targets"]) -> Voxels:
         """The same labels; only these targets count."""

@@ -66,13 +66,6 @@ class Segmenter:
         Raises:
             VictimError: the label map holds numbers that the victim's scheme does not know.
         """
-        if unknown := self.head.scheme.unknown(truth):
-            raise VictimError(
-                "the truth holds label numbers that the victim does not know",
-                got=unknown,
-                expected=dict(self.head.scheme.numbers),
-                advice="translate the labels first: data_scheme.translate(truth, victim.head.scheme)",
-            )
         return Voxels.of(self.head, truth)
 
     def __call__(self, x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b classes *targets"]:

@@ -111,6 +111,7 @@ class _Plan:
 
 
 @lru_cache(maxsize=4)
+@torch.inference_mode(False)  # kept beyond this call, and then perhaps needed in a graph
 def _plan(way: SlidingWindow, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> _Plan:
     interval = [
         roi if roi == size else max(int(roi * (1 - way.overlap)), 1) for roi, size in zip(way.roi, shape, strict=True)
@@ -152,6 +153,9 @@ class _Stitched(Function):
     def forward(ctx: Any, z: Tensor, network: Network, plan: _Plan) -> Tensor:
         ctx.save_for_backward(z)
         ctx.network, ctx.plan = network, plan
+        # The backward pass may run outside the caller's autocast, and would then differentiate another function.
+        kind = z.device.type
+        ctx.autocast = torch.autocast(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
         return _stitch(z, network, plan)
 
     @staticmethod
@@ -162,7 +166,7 @@ class _Stitched(Function):
         share = g / plan.total
         gradient = torch.zeros_like(z)
         for group in plan.groups:
-            with torch.enable_grad():
+            with torch.enable_grad(), ctx.autocast:
                 inputs = _stacked(z.detach(), group).requires_grad_()
                 answers = ctx.network(inputs)
             (each,) = torch.autograd.grad(answers, inputs, _stacked(share, group) * plan.weight)
