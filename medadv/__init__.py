@@ -1,0 +1,90 @@
+"""medadv: how well image models withstand adversarial input, measured and improved.
+
+The rooms, each importing only what stands below it:
+
+- ``medadv.study``: an experiment from its YAML to its tested verdict (``run``);
+- ``medadv.defense``: the one training loop, and lessons for it;
+- ``medadv.victims``: predictors, differentiable from stored voxels (``Segmenter``, ``load_victim``);
+- ``medadv.data``: cases and volumes (``read``, ``write``, ``brats``, ``msd_cohort``, ``phantom``);
+- ``medadv.attack``: the attack core (``Attack``, ``Budget``, ``fgsm``, ``ifgsm``, ``tifgsm``, ``pgd``);
+- ``medadv.labels``, ``medadv.atomic``, ``medadv.errors``: below all of them.
+
+Names are imported when they are first used: ``import medadv`` costs nothing.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medadv.attack.budget import Budget as Budget
+    from medadv.attack.loop import Adversarial as Adversarial
+    from medadv.attack.loop import Attack as Attack
+    from medadv.attack.objective import Away as Away
+    from medadv.attack.objective import Draw as Draw
+    from medadv.attack.objective import Towards as Towards
+    from medadv.attack.objective import Turn as Turn
+    from medadv.attack.objective import erase as erase
+    from medadv.attack.presets import fgsm as fgsm
+    from medadv.attack.presets import ifgsm as ifgsm
+    from medadv.attack.presets import mifgsm as mifgsm
+    from medadv.attack.presets import pgd as pgd
+    from medadv.attack.presets import tifgsm as tifgsm
+    from medadv.attack.threat import Linf as Linf
+    from medadv.data.brats import brats as brats
+    from medadv.data.brats import brats_cohort as brats_cohort
+    from medadv.data.case import Case as Case
+    from medadv.data.case import Volume as Volume
+    from medadv.data.files import read as read
+    from medadv.data.files import write as write
+    from medadv.data.msd import msd_cohort as msd_cohort
+    from medadv.data.phantom import phantom as phantom
+    from medadv.labels import LabelScheme as LabelScheme
+    from medadv.study.load import load_study as load_study
+    from medadv.study.run import run as run
+    from medadv.victims.checkpoint import load_victim as load_victim
+    from medadv.victims.checkpoint import save_victim as save_victim
+    from medadv.victims.head import Sigmoid as Sigmoid
+    from medadv.victims.head import Softmax as Softmax
+    from medadv.victims.normalize import ZScore as ZScore
+    from medadv.victims.segmentation import Segmenter as Segmenter
+    from medadv.victims.window import SlidingWindow as SlidingWindow
+    from medadv.victims.window import WholeVolume as WholeVolume
+
+__version__ = version("medadv")
+
+_WHERE = {
+    "attack.budget": ("Budget",),
+    "attack.loop": ("Adversarial", "Attack"),
+    "attack.objective": ("Away", "Draw", "Towards", "Turn", "erase"),
+    "attack.presets": ("fgsm", "ifgsm", "mifgsm", "pgd", "tifgsm"),
+    "attack.threat": ("Linf",),
+    "data.brats": ("brats", "brats_cohort"),
+    "data.case": ("Case", "Volume"),
+    "data.files": ("read", "write"),
+    "data.msd": ("msd_cohort",),
+    "data.phantom": ("phantom",),
+    "labels": ("LabelScheme",),
+    "study.load": ("load_study",),
+    "study.run": ("run",),
+    "victims.checkpoint": ("load_victim", "save_victim"),
+    "victims.head": ("Sigmoid", "Softmax"),
+    "victims.normalize": ("ZScore",),
+    "victims.segmentation": ("Segmenter",),
+    "victims.window": ("SlidingWindow", "WholeVolume"),
+}
+_MODULE = {name: f"medadv.{module}" for module, names in _WHERE.items() for name in names}
+
+__all__ = sorted(_MODULE)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _MODULE:
+        raise AttributeError(f"module 'medadv' has no attribute {name!r}")
+    return getattr(import_module(_MODULE[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return [*__all__, "__version__"]

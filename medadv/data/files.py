@@ -117,6 +117,24 @@ def write(
     return replace(case, images=images)
 
 
+def written(case: Case, folder: Path) -> Case | None:
+    """The case that reads back what ``write`` put into a folder; None where it is not all there, or damaged.
+
+    Args:
+        case: the clean case, whose modalities are looked for.
+        folder: where ``write`` wrote, one case a folder.
+    """
+    try:
+        digests = json.loads((folder / f"{MARK}.json").read_text(encoding="utf-8"))["files"]
+        if any(hashlib.sha256((folder / name).read_bytes()).hexdigest() != sha for name, sha in digests.items()):
+            return None
+    except (OSError, ValueError, KeyError):
+        return None
+    files = [folder / name for name in digests]
+    each = files * len(case.images) if len(files) == 1 else files
+    return replace(case, images=dict(zip(case.modalities, each, strict=True)))
+
+
 def content_digest(volume: Volume) -> str:
     """SHA-256 of a volume's shape, affine and voxels: the same for the same content, whatever file it lies in."""
     return _digest(volume.x.numpy().astype("<f4"), volume.affine)

@@ -119,6 +119,12 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def write_record(folder: Path, record: Record) -> None:
     """Put a finished cell under its final name."""
     path = record_path(folder, record.victim, record.condition, record.case, record.key)

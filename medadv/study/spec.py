@@ -17,6 +17,7 @@ from medadv.attack.loop import Attack
 from medadv.attack.losses import LOSSES
 from medadv.attack.objective import Relabel, Turn, erase
 from medadv.attack.presets import fgsm, ifgsm, mifgsm, pgd, tifgsm
+from medadv.attack.threat import Threat
 from medadv.defense.training import Schedule
 from medadv.errors import BudgetError
 from medadv.victims.networks import Architecture
@@ -154,9 +155,9 @@ class Fgsm(_AttackSpec):
         """For people."""
         return "FGSM"
 
-    def attack(self, budget: Budget) -> Attack:
-        """The attack at a budget."""
-        return fgsm(budget, LOSSES[self.loss])
+    def attack(self, threat: Threat) -> Attack:
+        """The attack in a threat."""
+        return fgsm(threat, LOSSES[self.loss])
 
 
 class _Iterated(_AttackSpec):
@@ -174,9 +175,9 @@ class Ifgsm(_Iterated):
         """For people."""
         return f"i-FGSM, {self.steps} steps"
 
-    def attack(self, budget: Budget) -> Attack:
-        """The attack at a budget."""
-        return ifgsm(budget, self.steps, LOSSES[self.loss], self.size)
+    def attack(self, threat: Threat) -> Attack:
+        """The attack in a threat."""
+        return ifgsm(threat, self.steps, LOSSES[self.loss], self.size)
 
 
 class Tifgsm(_Iterated):
@@ -191,9 +192,9 @@ class Tifgsm(_Iterated):
         """For people."""
         return f"ti-FGSM, {self.goal}, {self.steps} steps"
 
-    def attack(self, budget: Budget) -> Attack:
-        """The attack at a budget."""
-        return tifgsm(budget, self.goal.relabel(), self.steps, LOSSES[self.loss], self.size)
+    def attack(self, threat: Threat) -> Attack:
+        """The attack in a threat."""
+        return tifgsm(threat, self.goal.relabel(), self.steps, LOSSES[self.loss], self.size)
 
 
 class Mifgsm(_Iterated):
@@ -207,9 +208,9 @@ class Mifgsm(_Iterated):
         """For people."""
         return f"MI-FGSM, {self.steps} steps"
 
-    def attack(self, budget: Budget) -> Attack:
-        """The attack at a budget."""
-        return mifgsm(budget, self.steps, self.decay, LOSSES[self.loss])
+    def attack(self, threat: Threat) -> Attack:
+        """The attack in a threat."""
+        return mifgsm(threat, self.steps, self.decay, LOSSES[self.loss])
 
 
 class Pgd(_Iterated):
@@ -224,9 +225,9 @@ class Pgd(_Iterated):
         """For people."""
         return f"PGD, {self.steps} steps"
 
-    def attack(self, budget: Budget) -> Attack:
-        """The attack at a budget."""
-        return pgd(budget, self.steps, LOSSES[self.loss], self.size)
+    def attack(self, threat: Threat) -> Attack:
+        """The attack in a threat."""
+        return pgd(threat, self.steps, LOSSES[self.loss], self.size)
 
 
 AttackSpec = Annotated[Fgsm | Ifgsm | Tifgsm | Mifgsm | Pgd, Field(discriminator="preset")]
@@ -274,7 +275,6 @@ class Study(Specified):
     legal: Literal["clean"] | tuple[float, float] | None = Field(
         "clean", description="each modality's clean minimum to maximum, a pair in stored units, or null for no range"
     )
-    container: Literal["float32", "as-stored"] = "float32"
     volumes: Volumes = Volumes()
 
     @field_validator("budgets")

@@ -1,0 +1,230 @@
+"""One cell: a victim, a condition, a case. Shown, written, read again, predicted anew, scored, recorded."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from medadv.attack.loop import Adversarial
+from medadv.attack.rng import Rng
+from medadv.attack.threat import Box
+from medadv.data.case import Case, Volume
+from medadv.data.files import read, write, written
+from medadv.errors import CaseError, GradientError, Reason, RunError
+from medadv.study.conditions import CLEAN, Condition, Image, Scene, Shown
+from medadv.study.folder import RunFolder
+from medadv.study.inputs import Digests, digests_of, read_labelled
+from medadv.study.records import SCHEMA, Effort, Record, digest, file_digest
+from medadv.study.scores import fidelity, rows, score
+from medadv.study.slices import Views, save_slices
+from medadv.victims.segmentation import Segmenter, weights_digest
+
+
+@dataclass(frozen=True, eq=False)
+class Contestant:
+    """A victim with its name in the study."""
+
+    name: str
+    victim: Segmenter
+
+    @cached_property
+    def weights(self) -> str:
+        """SHA-256 of the weights."""
+        return weights_digest(self.victim.network)
+
+
+class Bench:
+    """One case with one victim: the volume in memory, and what its conditions have delivered so far.
+
+    The volume is read when the first unfinished cell asks for it; a case whose cells are all done is never read.
+    """
+
+    def __init__(self, folder: RunFolder, contestant: Contestant, case: Case, digests: Digests) -> None:
+        self.folder = folder
+        self.contestant = contestant
+        self.case = case
+        self.digests = digests
+        self.stored: dict[str, Image] = {}
+
+    @cached_property
+    def volume(self) -> Volume:
+        """The case, which must be what it was when the study began."""
+        volume = read_labelled(self.case)
+        if digests_of(volume) != self.digests:
+            raise RunError(
+                f"the case {self.case.case} has changed since the study began",
+                cause="its files were written anew while the study ran",
+                advice="run the same command again: the case is then a new one",
+            )
+        return volume
+
+    @cached_property
+    def truth(self) -> Int[Tensor, "*s"]:
+        """The expert's labels in the victim's numbers."""
+        assert self.volume.truth is not None  # read_labelled
+        return self.case.scheme.translate(self.volume.truth, self.contestant.victim.head.scheme)
+
+    @cached_property
+    def answer(self) -> Int[Tensor, "*s"]:
+        """The deployed answer to the clean case."""
+        return self.predict(self.volume.x)
+
+    def predict(self, x: Float[Tensor, "c *s"]) -> Int[Tensor, "*s"]:
+        """The deployed answer."""
+        return self.contestant.victim.predict(x[None])[0]
+
+    def fetch(self, condition: str) -> bool:
+        """Bring back what a finished condition delivered, where its files are still there."""
+        if condition not in self.stored:
+            case = written(self.case, self.folder.volume(self.contestant.name, condition, self.case.case))
+            if case is None:
+                return False
+            self.stored[condition] = read(case).x[None]
+        return True
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """What is to be computed, and the key that names its result."""
+
+    bench: Bench
+    condition: Condition
+    regions: Sequence[str]
+    seed: int
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        """Everything that could change the numbers of this cell: no path, no time, no family of comparisons."""
+        return {
+            "voxels": self.bench.digests.voxels,
+            "label": self.bench.digests.label,
+            "weights": self.bench.contestant.weights,
+            "deployed": self.bench.contestant.victim.preprocessing(),
+            "condition": self.condition.settings(),
+            "regions": list(self.regions),
+            "seed": self.seed,
+            "precision": "float32",
+            "schema": SCHEMA,
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """The digest of the inputs."""
+        return digest(self.inputs)
+
+    @cached_property
+    def allowed(self) -> Box | None:
+        """What the condition may deliver for this case; None where it must deliver the case itself."""
+        clean = self.bench.volume.x[None]
+        return self.condition.threat(clean, clean != 0) if self.condition.threat else None
+
+    def finished(self) -> Record | None:
+        """The cell's record, if there is one."""
+        bench = self.bench
+        return bench.folder.find(bench.contestant.name, self.condition.name, bench.case.case, self.key)
+
+    def compute(self, pictured: bool) -> Record:
+        """Show the case, deliver it as files, score the files, record.
+
+        Args:
+            pictured: whether slices of the delivered volume are kept beside it.
+
+        Raises:
+            CaseError: the case cannot be attacked.
+            RunError: the folder cannot be written, or what was delivered is not what was computed.
+        """
+        began = time.perf_counter()
+        bench, victim = self.bench, self.bench.contestant.victim
+        shown = self._show()
+        delivered, files = self._deliver(shown)
+        bench.stored[self.condition.name] = delivered[None]
+        fooled = bench.predict(delivered)
+        of_file, of_memory = (
+            score(prediction, bench.truth, victim.head.scheme, bench.volume.spacing, self.regions)
+            for prediction in (fooled, bench.predict(shown.x[0]))
+        )
+        if pictured:
+            folder = bench.folder.volume(bench.contestant.name, self.condition.name, bench.case.case)
+            views = Views(bench.volume.x, delivered, bench.truth, bench.answer, fooled)
+            save_slices(folder, views, victim.modalities, victim.head.scheme, bench.volume.spacing)
+        radii, size = self._extent(delivered[None])
+        record = Record(
+            key=self.key,
+            victim=bench.contestant.name,
+            condition=self.condition.name,
+            case=bench.case.case,
+            patient=bench.case.patient,
+            presented=self.condition.presented,
+            inputs=self.inputs,
+            radii=radii,
+            size=size,
+            delivered=files,
+            effort=_effort(shown.adversarial),
+            fidelity=fidelity(bench.volume.x, delivered, victim.modalities),
+            scores=rows(of_file, of_memory),
+        )
+        bench.folder.finish(record, time.perf_counter() - began)
+        return record
+
+    def _show(self) -> Shown:
+        """The case as the condition presents it; its random stream follows from its content, not from its name."""
+        bench = self.bench
+        rng = Rng.seeded(self.seed, [bench.digests.voxels]).fork(self.condition.name)
+        scene = Scene(bench.contestant.victim, bench.volume.x[None], bench.truth[None], rng, bench.stored)
+        try:
+            return self.condition.show(scene)
+        except GradientError as error:
+            raise CaseError(Reason.GRADIENT_NOT_FINITE, f"{bench.case.case}: {error.problem}") from error
+
+    def _deliver(self, shown: Shown) -> tuple[Float[Tensor, "c *s"], dict[str, str]]:
+        """The voxels as the files hold them, and the files' digests. The clean case is its own files."""
+        if self.condition is CLEAN:
+            return shown.x[0], {}
+        bench = self.bench
+        note = {
+            "victim": bench.contestant.name,
+            "condition": self.condition.settings(),
+            "source_voxels_sha256": bench.digests.voxels,
+        }
+        folder = bench.folder.volume(bench.contestant.name, self.condition.name, bench.case.case)
+        case = write(bench.volume, shown.x[0], folder, stem=bench.case.case, note=note)
+        again = read(case).x
+        if self.allowed is not None and not bool(self.allowed.inside(again[None]).all()):
+            raise RunError(
+                f"{self.condition.name} left its budget on the way through the file of {bench.case.case}",
+                cause="a defect of medadv, or of the disk",
+                advice="please report it, with the case's data type and size",
+            )
+        return again, {path.name: file_digest(path) for path in dict.fromkeys(case.images.values())}
+
+    def _extent(self, x: Image) -> tuple[dict[str, dict[str, float]] | None, float | None]:
+        """The budget in every unit by modality, and the share of it that the delivered voxels use."""
+        if self.condition.threat is None or self.allowed is None:
+            return None, None
+        names = self.bench.contestant.victim.modalities
+        scales = self.condition.threat.scales(self.allowed.clean, self.allowed.support)
+        told = scales.equivalents(self.allowed.radius)
+        radii = {str(unit): dict(zip(names, values[0].tolist(), strict=True)) for unit, values in told.items()}
+        return radii, self.allowed.size(x)[0].item()
+
+
+def _effort(adversarial: Adversarial | None) -> Effort | None:
+    if adversarial is None:
+        return None
+    return Effort(
+        steps=len(adversarial.trace["value"]),
+        forward=adversarial.passes.forward,
+        backward=adversarial.passes.backward,
+        zero_gradient_share=adversarial.zero_gradient_share[0].item(),
+        trace={
+            name: [value for value in values[:, 0].tolist() if math.isfinite(value)]
+            for name, values in adversarial.trace.items()
+        },
+    )

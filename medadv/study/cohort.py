@@ -1,0 +1,177 @@
+"""Which cases a study has, what they are called in it, and which of them train, choose and are attacked."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from medadv.atomic import write_atomically
+from medadv.data.brats import brats_cohort
+from medadv.data.case import Case, Cohort, Refusal
+from medadv.data.msd import msd_cohort
+from medadv.data.phantom import phantom
+from medadv.errors import ConfigError
+from medadv.labels import LabelScheme
+from medadv.study.inputs import Digests, examine
+from medadv.study.spec import BratsData, MsdData, Split, Study
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A study's cases by their use, under the names that its results give them.
+
+    Attributes:
+        refused: the cases that are not used.
+        digests: case → the digests of its voxels and label.
+    """
+
+    train: Sequence[Case]
+    validate: Sequence[Case]
+    test: Sequence[Case]
+    refused: Sequence[Refusal]
+    modalities: tuple[str, ...]
+    scheme: LabelScheme
+    digests: Mapping[str, Digests]
+
+
+def gather(study: Study, folder: Path) -> Parts:
+    """Import the study's data, pass every case through the gate, and split what is left.
+
+    Cases are examined before the split, so that one bad case moves no other from one part to another.
+
+    Args:
+        study: the specification.
+        folder: the run's folder; phantoms are written into it, and the table of pseudonyms.
+
+    Raises:
+        ConfigError: no such data, or a split that the data cannot serve.
+    """
+    cohort = _imported(study, folder)
+    digests, refused = examine(cohort.cases, folder / "inputs.json")
+    refused = [*cohort.refused, *refused]
+    usable = [case for case in cohort.cases if case.case in digests]
+    if not usable:
+        raise ConfigError(
+            f"no case in {getattr(study.data, 'root', None)} can be used",
+            got="\n       ".join(f"{r.case}: {r.message.splitlines()[0]}" for r in refused[:3]),
+            advice="check data.root, data.importer and data.release",
+        )
+    parts = _split(usable, study.split, study.seed)
+    if not parts[2]:
+        raise ConfigError(
+            "no case is left to be attacked",
+            got=f"{len(usable)} usable cases, {len(parts[0])} to train, {len(parts[1])} to validate",
+            advice="lower split.train and split.validate",
+        )
+    names = Names.of(cohort) if study.ids == "pseudonyms" else Names({})
+    names.keep(folder / "ids.local.json")
+    train, validate, test = ([names.renamed(case) for case in part] for part in parts)
+    hidden = [Refusal(names[r.case], r.reason, names.disguised(r.message)) for r in refused]
+    known = {names[case]: digest for case, digest in digests.items()}
+    return Parts(train, validate, test, hidden, cohort.modalities, cohort.scheme, known)
+
+
+@dataclass(frozen=True)
+class Names:
+    """Id → pseudonym, by a key that stays in the user's configuration folder. Empty: ids as they are."""
+
+    table: Mapping[str, str]
+
+    @classmethod
+    def of(cls, cohort: Cohort) -> Names:
+        """Keyed pseudonyms for every case and patient of a cohort."""
+        key = _key()
+        ids = {c.case for c in cohort.cases} | {r.case for r in cohort.refused}
+        ids |= {c.patient for c in cohort.cases if c.patient is not None}
+        return cls({i: "c" + hmac.new(key, i.encode(), hashlib.sha256).hexdigest()[:12] for i in sorted(ids)})
+
+    def __getitem__(self, name: str) -> str:
+        return self.table.get(name, name)
+
+    def renamed(self, case: Case) -> Case:
+        """The case under its name in the study."""
+        patient = None if case.patient is None else self[case.patient]
+        return replace(case, case=self[case.case], patient=patient)
+
+    def disguised(self, text: str) -> str:
+        """A message with every id in it replaced; the longest first, since one id may begin another."""
+        for name in sorted(self.table, key=len, reverse=True):
+            text = text.replace(name, self.table[name])
+        return text
+
+    def keep(self, path: Path) -> None:
+        """Write the table where only its owner can read it."""
+        if not self.table:
+            return
+
+        def fill(temporary: Path) -> None:
+            temporary.write_text(json.dumps(dict(self.table), indent=1), encoding="utf-8")
+
+        write_atomically(path, fill)
+        path.chmod(0o600)
+
+
+def _key() -> bytes:
+    """The user's key of pseudonyms, made on first use."""
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "medadv"
+    path = home / "pseudonyms.key"
+    if not path.exists():
+        write_atomically(path, lambda temporary: temporary.write_bytes(secrets.token_bytes(32)))
+        path.chmod(0o600)
+    return path.read_bytes()
+
+
+def _imported(study: Study, folder: Path) -> Cohort:
+    data = study.data
+    if isinstance(data, BratsData):
+        cohort = brats_cohort(Path(data.root).expanduser(), data.release)
+    elif isinstance(data, MsdData):
+        cohort = msd_cohort(Path(data.root).expanduser())
+    else:
+        root = Path(data.root or folder / "phantom")
+        last = root / f"Phantom_{data.cases - 1:05d}"
+        written = data.root is None and last.is_dir()  # of this very study: its folder takes no other data
+        cohort = brats_cohort(root, "2021") if written else phantom(root, data.cases, data.shape, study.seed)
+    return cohort
+
+
+def _split(cases: Sequence[Case], split: Split, seed: int) -> tuple[list[Case], list[Case], list[Case]]:
+    """Whole patients: those that are named, then the others in the order of a seeded hash of their ids."""
+    patients: dict[str, list[Case]] = {}
+    for case in cases:
+        patients.setdefault(case.patient or case.case, []).append(case)
+    by_id = {case.case: case for case in cases}
+    wanted = {"train": split.train, "validate": split.validate_, "test": split.test}
+    parts = {
+        role: [_named(by_id, name, role) for name in names] if isinstance(names, tuple) else []
+        for role, names in wanted.items()
+    }
+    named = [patient for part in parts.values() for patient in {case.patient or case.case for case in part}]
+    if len(set(named)) < len(named):
+        raise ConfigError(
+            "a patient stands in two parts of the split", got=sorted(p for p in set(named) if named.count(p) > 1)
+        )
+    rest = sorted(set(patients) - set(named), key=lambda p: hashlib.sha256(f"{seed}/{p}".encode()).hexdigest())
+    for role, number in wanted.items():
+        if isinstance(number, tuple):
+            continue
+        count = len(rest) if number == "rest" else number
+        if count > len(rest):
+            raise ConfigError(f"split.{role} asks for more patients than are left", got=count, expected=len(rest))
+        parts[role] = [case for patient in rest[:count] for case in patients[patient]]
+        rest = rest[count:]
+    return parts["train"], parts["validate"], parts["test"]
+
+
+def _named(cases: Mapping[str, Case], name: str, role: str) -> Case:
+    if name not in cases:
+        raise ConfigError(
+            f"split.{role} names a case that cannot be used", got=name, expected=f"one of {list(cases)[:5]} …"
+        )
+    return cases[name]

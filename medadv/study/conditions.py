@@ -1,0 +1,252 @@
+"""The ways a case is presented: clean, controls, attacks. Some are made from what others have stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from medadv.attack.budget import Budget
+from medadv.attack.loop import Adversarial
+from medadv.attack.rng import Rng
+from medadv.attack.threat import Linf
+from medadv.study.records import Presented
+from medadv.study.spec import AttackSpec, Study
+from medadv.victims.segmentation import Segmenter
+
+Image = Float[Tensor, "1 c *s"]
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What a condition is given: one victim, one case, and what other conditions have stored for them.
+
+    Attributes:
+        x: the clean voxels, ``(1, c, *s)``.
+        truth: the label map in the victim's numbers, ``(1, *s)``.
+        rng: the stream of this case.
+        stored: condition → the voxels it delivered for this case.
+    """
+
+    victim: Segmenter
+    x: Image
+    truth: Int[Tensor, "1 *s"]
+    rng: Rng
+    stored: dict[str, Image]
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What a condition makes of a case: the voxels to deliver, and for an attack how it went."""
+
+    x: Image
+    adversarial: Adversarial | None = None
+
+
+@runtime_checkable
+class Condition(Protocol):
+    """One way a case is presented."""
+
+    @property
+    def name(self) -> str:
+        """A folder's name."""
+        ...
+
+    @property
+    def presented(self) -> Presented:
+        """What tables say of it."""
+        ...
+
+    @property
+    def threat(self) -> Linf | None:
+        """What may change; None where nothing does."""
+        ...
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The conditions whose stored voxels it is made from."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that could change its numbers, as JSON."""
+        ...
+
+    def show(self, scene: Scene) -> Shown:
+        """The case as it is presented."""
+        ...
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """The case itself. As ``clean`` it is scored where it lies; as the control ``identity`` it takes an attack's way
+    through the file, and must come out exactly as clean."""
+
+    name: str
+    presented: Presented
+    threat: None = None
+    needs: tuple[str, ...] = ()
+
+    def settings(self) -> dict[str, Any]:
+        """Nothing but its kind."""
+        return {"kind": self.name}
+
+    def show(self, scene: Scene) -> Shown:
+        """The clean voxels."""
+        return Shown(scene.x)
+
+
+@dataclass(frozen=True)
+class SignNoise:
+    """The whole budget up or down in each voxel, at random: as large as any attack, and blind."""
+
+    threat: Linf
+    needs: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """A folder's name."""
+        return f"noise-{_slug(self.threat.budget)}"
+
+    @property
+    def presented(self) -> Presented:
+        """What tables say of it."""
+        return _presented("control", "noise", "sign noise", self.threat)
+
+    def settings(self) -> dict[str, Any]:
+        """Its threat."""
+        return {"kind": "noise", "threat": _threat_settings(self.threat)}
+
+    def show(self, scene: Scene) -> Shown:
+        """Clean plus noise, inside the threat."""
+        threat = self.threat(scene.x, scene.x != 0)
+        up_or_down = scene.rng.fork("noise").uniform(scene.x) - 0.5
+        return Shown(threat.project(scene.x + threat.ascent(up_or_down)))
+
+
+@dataclass(frozen=True)
+class Permuted:
+    """An attack's own perturbation, its voxels shuffled inside the support of each modality: the same values, no aim
+    (the PERM control of Xie et al. 2017)."""
+
+    of: Attacked
+
+    @property
+    def name(self) -> str:
+        """A folder's name."""
+        return f"permuted-{self.of.name}"
+
+    @property
+    def threat(self) -> Linf:
+        """The attack's."""
+        return self.of.threat
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The attack."""
+        return (self.of.name,)
+
+    @property
+    def presented(self) -> Presented:
+        """What tables say of it."""
+        shown = _presented("control", f"permuted {self.of.family}", f"{self.of.spec.title}, permuted", self.threat)
+        return shown.model_copy(update={"of": self.of.name})
+
+    def settings(self) -> dict[str, Any]:
+        """The attack's settings."""
+        return {"kind": "permuted", "of": self.of.settings()}
+
+    def show(self, scene: Scene) -> Shown:
+        """Clean plus the shuffled perturbation, inside the threat."""
+        change = scene.stored[self.of.name] - scene.x
+        shuffled = torch.zeros_like(change)
+        (generator,) = scene.rng.fork("permuted").generators()
+        for c in range(change.shape[1]):
+            where = scene.x[0, c] != 0
+            values = change[0, c][where]
+            shuffled[0, c][where] = values[torch.randperm(len(values), generator=generator).to(values.device)]
+        return Shown(self.threat(scene.x, scene.x != 0).project(scene.x + shuffled))
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """A named attack at one budget."""
+
+    family: str
+    spec: AttackSpec
+    threat: Linf
+    needs: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """A folder's name."""
+        return f"{self.family}-{_slug(self.threat.budget)}"
+
+    @property
+    def presented(self) -> Presented:
+        """What tables say of it."""
+        return _presented("attack", self.family, self.spec.title, self.threat)
+
+    def settings(self) -> dict[str, Any]:
+        """The attack and its threat."""
+        return {
+            "kind": "attack",
+            "attack": self.spec.model_dump(mode="json", exclude={"budgets"}),
+            "threat": _threat_settings(self.threat),
+        }
+
+    def show(self, scene: Scene) -> Shown:
+        """What the attack found."""
+        adversarial = self.spec.attack(self.threat)(scene.victim, scene.x, scene.truth, rng=scene.rng)
+        return Shown(adversarial.x, adversarial)
+
+
+CLEAN = Unchanged("clean", Presented(role="clean", family="clean", title="clean"))
+IDENTITY = Unchanged("identity", Presented(role="control", family="identity", title="identity"))
+
+
+def conditions(study: Study) -> tuple[Condition, ...]:
+    """All conditions of a study, each after those that it needs: clean, attacks, controls."""
+    attacks = [
+        Attacked(family, spec, Linf(Budget.parse(budget), study.legal))
+        for family, spec in study.attacks.items()
+        for budget in study.budgets_of(family)
+    ]
+    threats = {a.threat: None for a in attacks}
+    controls: dict[str, tuple[Condition, ...]] = {
+        "identity": (IDENTITY,),
+        "noise": tuple(SignNoise(threat) for threat in threats),
+        "permuted": tuple(Permuted(attack) for attack in attacks),
+    }
+    wanted = [control for kind in study.controls for control in controls[kind]]
+    return (CLEAN, *attacks, *wanted)
+
+
+def primary_conditions(study: Study) -> tuple[str, ...]:
+    """The names of the conditions in the declared family."""
+    return tuple(
+        Attacked(family, study.attacks[family], Linf(Budget.parse(budget))).name
+        for family in study.primary.attacks or study.attacks
+        for budget in study.budgets_of(family)
+        if study.primary.budgets is None or budget in study.primary.budgets
+    )
+
+
+def _slug(budget: Budget) -> str:
+    return str(budget).replace(" ", "-").replace("/", "_")
+
+
+def _presented(role: Any, family: str, title: str, threat: Linf) -> Presented:
+    return Presented(
+        role=role, family=family, title=title, amount=threat.budget.amounts[0], unit=str(threat.budget.unit)
+    )
+
+
+def _threat_settings(threat: Linf) -> dict[str, Any]:
+    legal = list(threat.legal) if isinstance(threat.legal, tuple) else threat.legal
+    budget = {"amounts": list(threat.budget.amounts), "unit": str(threat.budget.unit)}
+    return {"ball": "linf", "budget": budget, "legal": legal, "support": "nonzero"}
+
+

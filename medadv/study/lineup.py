@@ -1,0 +1,143 @@
+"""The victims of a study: loaded, given by Python, or trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from medadv.attack.objective import dice_lost
+from medadv.data.case import Case, Volume
+from medadv.defense.crops import Crops, Example
+from medadv.defense.lessons import Plain
+from medadv.defense.training import Point, fit
+from medadv.errors import ConfigError, RunError
+from medadv.study.cells import Contestant
+from medadv.study.cohort import Parts
+from medadv.study.folder import RunFolder
+from medadv.study.inputs import read_labelled
+from medadv.study.progress import Watch
+from medadv.study.spec import Study, VictimSpec
+from medadv.victims.checkpoint import CARD, load_victim, save_victim
+from medadv.victims.head import make_head
+from medadv.victims.networks import build_network
+from medadv.victims.segmentation import Segmenter
+
+Given = Segmenter | nn.Module
+
+
+def line_up(
+    study: Study, parts: Parts, folder: RunFolder, given: Mapping[str, Given], watch: Watch, may_train: bool
+) -> list[Contestant]:
+    """All victims of a study, ready to be attacked.
+
+    Args:
+        study: the specification.
+        parts: the cases, of which the training and validation ones are used here.
+        folder: where trained victims are kept, and found again.
+        given: victims from Python, or networks to be deployed as the study says, by the name that it gives them.
+        watch: told of the training.
+        may_train: a part of a study may not: two parts would train the same victim.
+
+    Raises:
+        ConfigError: a given victim that the study does not name, or modalities and labels that do not fit the data.
+        RunError: a victim that must be trained first.
+    """
+    if unknown := set(given) - set(study.victims):
+        raise ConfigError(
+            "victims were given that the study does not name", got=sorted(unknown), expected=list(study.victims)
+        )
+    contestants = []
+    for name, spec in study.victims.items():
+        victim = _deployed(given[name], spec, parts) if name in given else _loaded(spec, folder.path / "victims" / name)
+        if victim is None and not may_train:
+            raise RunError(f"the victim {name!r} is not trained yet", advice="run `medadv train` on this study first")
+        if victim is None:
+            watch.say(f"training {name} on {len(parts.train)} cases, validated on {len(parts.validate)}")
+            victim = _train(name, spec, study.seed, parts, folder.path / "victims" / name, watch)
+        _check_fit(name, victim, parts)
+        contestants.append(Contestant(name, victim))
+    return contestants
+
+
+def _deployed(given: Given, spec: VictimSpec, parts: Parts) -> Segmenter:
+    """A victim from Python; a bare network is deployed as the study's specification says."""
+    if isinstance(given, Segmenter):
+        return given
+    head = make_head(spec.head, parts.scheme, spec.regions)
+    return Segmenter(given, head, parts.modalities, spec.normalise, spec.inference)
+
+
+def _loaded(spec: VictimSpec, folder: Path) -> Segmenter | None:
+    if spec.weights is not None:
+        return load_victim(Path(spec.weights).expanduser())
+    return load_victim(folder) if (folder / CARD).exists() else None
+
+
+def _check_fit(name: str, victim: Segmenter, parts: Parts) -> None:
+    if victim.modalities != parts.modalities:
+        raise ConfigError(
+            f"the victim {name!r} was made for other modalities, or for another order of them",
+            got=list(victim.modalities),
+            expected=list(parts.modalities),
+            advice="a network cannot tell T1 from T2: give the data in the order that it was trained with",
+        )
+    if set(victim.head.scheme.numbers) != set(parts.scheme.numbers):
+        raise ConfigError(
+            f"the victim {name!r} knows other tissues than the data has",
+            got=list(victim.head.scheme.tissues),
+            expected=list(parts.scheme.tissues),
+        )
+
+
+def _train(name: str, spec: VictimSpec, seed: int, parts: Parts, folder: Path, watch: Watch) -> Segmenter:
+    """Train a victim on the clean training cases and keep it."""
+    if not parts.train or not parts.validate:
+        raise ConfigError(
+            f"the victim {name!r} has no weights, and there is nothing to train it on",
+            got=f"{len(parts.train)} training and {len(parts.validate)} validation cases",
+            advice="set split.train and split.validate, or victims.{name}.weights",
+        )
+    head = make_head(spec.head, parts.scheme, spec.regions)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = build_network(spec.network, len(parts.modalities), len(head.channels))
+    victim = Segmenter(network, head, parts.modalities, spec.normalise, spec.inference)
+    crops = Crops(_examples(victim, parts.train), spec.training.roi, spec.training.batch, spec.training.flips, seed)
+    held_out = [read_labelled(case) for case in parts.validate]
+
+    def validate() -> float:
+        return 1 - sum(_dice_lost(victim, volume) for volume in held_out) / len(held_out)
+
+    def told(point: Point, _steps: int) -> None:
+        watch.step(f"loss {point.loss:.3f}" + (f", validation Dice {point.dice:.3f}" if point.dice is not None else ""))
+
+    watch.task(f"train {name}", spec.training.steps)
+    fit(
+        Plain(network, head),
+        network,
+        crops,
+        spec.training.schedule(seed),
+        folder=folder,
+        validate=validate,
+        watch=told,
+    )
+    save_victim(victim, spec.network, folder)
+    return victim
+
+
+def _examples(victim: Segmenter, cases: Sequence[Case]) -> list[Example]:
+    examples = []
+    for case in cases:
+        volume = read_labelled(case)
+        assert volume.truth is not None
+        examples.append(Example(victim.normalise(volume.x[None])[0], volume.truth))
+    return examples
+
+
+def _dice_lost(victim: Segmenter, volume: Volume) -> float:
+    assert volume.truth is not None
+    targets = victim.targets(volume.truth[None])
+    return dice_lost(targets.where, victim(volume.x[None]), targets).item()
