@@ -125,7 +125,8 @@ BAD_IMAGES: dict[str, tuple[Reason, Damage]] = {
     "a slope of NaN": (Reason.DATA_TYPE, header_set(112, "f", np.nan)),
     "an infinite intercept": (Reason.DATA_TYPE, header_set(116, "f", np.inf)),
     "a NaN affine": (Reason.AFFINE_INVALID, header_set(280, "f", np.nan)),
-    "a singular affine": (Reason.AFFINE_INVALID, header_set(280, "8f", 0, 0, 2, 0, 0, 0, 2, 0)),
+    "a singular affine": (Reason.AFFINE_INVALID, header_set(280, "8f", 2, 2, 0, 0, 0, 0, 0, 0)),
+    "an affine without a column": (Reason.AFFINE_INVALID, header_set(280, "8f", 0, 0, 2, 0, 0, 0, 2, 0)),
     "voxels of 300 mm": (Reason.AFFINE_INVALID, header_set(280, "f", 300)),
     "two channels": (Reason.EXTRA_MODALITY, edited(lambda v, a: (np.stack([v, v], -1), a))),
 }
