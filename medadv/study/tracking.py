@@ -216,8 +216,8 @@ def _scores(results: Results, arm: Arm) -> Iterator[Metric]:
             for kind, value in (("mean", arm.mean(region, metric)), ("median", arm.median(region, metric))):
                 if value is not None:
                     yield _metric((f"{metric}_{kind}", region), value)
-        yield _metric(("deletions", region), arm.deletions(region))
-        yield _metric(("hallucinations", region), arm.hallucinations(region))
+        yield _metric(("deletions", region), float(arm.deletions(region)))
+        yield _metric(("hallucinations", region), float(arm.hallucinations(region)))
 
 
 def _traces(arm: Arm) -> Iterator[Metric]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -189,7 +189,7 @@ def write_slices(path: Path, amount: float, seed: int) -> None:
     )
 
 
-def write_run(
+def written(
     folder: Path,
     victims: tuple[str, ...] = ("unet",),
     cases: tuple[str, ...] = tuple(f"PHANTOM_{i:03d}" for i in range(12)),
@@ -263,6 +263,12 @@ def wt(records: list[Record], victim: str, condition: str, case: str) -> float:
 
 
 @pytest.fixture(scope="session")
+def write_run() -> Callable[..., Path]:
+    """How a run's folder is written: ``written``, for tests that want another one."""
+    return written
+
+
+@pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of twelve cases of unknown patients, 23 conditions; not to be changed by a test."""
-    return write_run(tmp_path_factory.mktemp("runs") / "phantom")
+    return written(tmp_path_factory.mktemp("runs") / "phantom")

@@ -8,7 +8,7 @@ MINUS = "−"
 NOTHING = "–"
 
 
-def decimal(value: float | None, digits: int) -> str:
+def decimal(value: float | int | None, digits: int) -> str:
     """A number with a fixed number of decimals and a true minus sign; a dash for None."""
     if value is None:
         return NOTHING
@@ -37,7 +37,7 @@ def percent(value: float | None) -> str:
     return NOTHING if value is None else f"{decimal(100 * value, 0)} %"
 
 
-def whole(value: float | None) -> str:
+def whole(value: float | int | None) -> str:
     """A count."""
     return decimal(value, 0)
 

@@ -60,7 +60,7 @@ def read_slices(path: Path) -> Slices:
         RunError: the file is damaged, or holds other arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             planes = {
                 name: tuple(file[f"{key}_{axis}"] for axis in range(3))
                 for name, key in (
