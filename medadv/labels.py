@@ -109,7 +109,7 @@ class LabelScheme:
                 f"the label map holds numbers that the scheme {self.name!r} does not know",
                 got=unknown,
                 expected=dict(self.numbers),
-                advice=f"declare the scheme that the map is stored in; these would fit: {fitting(labels.unique().tolist())}",
+                advice=f"declare the map's own scheme; these would fit: {fitting(torch.unique(labels).tolist())}",
             )
         if self.numbers == to.numbers:
             return labels

@@ -151,18 +151,19 @@ class Attack:
     ) -> _Best:
         """All steps; the inputs to deliver."""
         front, raw = self._begin(victim, threat, truth, rng, journal)
-        best = _Best(front.x.detach(), torch.full_like(journal.zeros, torch.nan))
+        best = _Best(threat.clean, torch.full_like(journal.zeros, torch.nan))
         for k in range(self.steps):
             judgement, gradient = journal.judge(front, raw, k / self.steps)
             raw = None
             if self.keep == "best":
                 best = best.or_better(front, judgement.merit)
             if k % SYNC_EVERY == 0 or k == self.steps - 1:
-                broken, done = torch.stack([journal.broken.any(), judgement.done.any()]).tolist()
+                done = judgement.done & front.threat.inside(front.x)
+                broken, leaving = torch.stack([journal.broken.any(), done.any()]).tolist()
                 if broken:
                     checks.refuse_broken(journal.broken, k)
-                if done and self.keep == "best":
-                    stay = (~judgement.done).nonzero().flatten()
+                if leaving and self.keep == "best":
+                    stay = (~done).nonzero().flatten()
                     front, judgement, gradient = front.take(stay), judgement.take(stay), gradient[stay]
                     if len(stay) == 0:
                         return best
@@ -233,9 +234,9 @@ class _Journal:
         self.passes += front.victim.gradient_cost
         judgement = replace(judgement, value=judgement.value.detach())
         self.broken[front.index] |= ~torch.isfinite(gradient.flatten(1).sum(1) + judgement.value)
-        open_ = (~judgement.done).to(self.zeros.dtype)  # with nothing left to gain, a zero gradient is no reason to doubt
-        self.zeros[front.index] += front.threat.zero_share(gradient) * open_
-        self.judged[front.index] += open_
+        contested = (~judgement.done).to(self.zeros.dtype)  # a zero gradient is no surprise where all is won
+        self.zeros[front.index] += front.threat.zero_share(gradient) * contested
+        self.judged[front.index] += contested
         self._note(front, judgement)
         return judgement, gradient
 

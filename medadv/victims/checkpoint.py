@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from medadv.atomic import write_atomically, write_text
 from medadv.errors import ConfigError, VictimError
@@ -67,7 +67,8 @@ def save_victim(victim: Segmenter, architecture: Architecture, folder: Path) -> 
         victim.preprocessing() | {"architecture": architecture, "weights_sha256": weights_digest(victim.network)}
     )
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in victim.network.state_dict().items()}
-    write_atomically(folder / WEIGHTS, lambda temporary: save_file(weights, temporary))
+    # As bytes: save_file tells a full disk in an error of its own, and writes a temporary file of its own.
+    write_atomically(folder / WEIGHTS, lambda temporary: temporary.write_bytes(save(weights)))
     write_text(folder / CARD, card.model_dump_json(indent=1))
 
 
