@@ -133,6 +133,9 @@ def test_a_changed_folder_replaces_what_was_there(run: Path, tmp_path: Path) -> 
 def test_an_unfinished_projection_is_made_again(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "runs" / "small"
     shutil.copytree(run, folder)
+    shutil.copy(run.parent.parent / "mlflow.db", tmp_path / "mlflow.db")
+    write_text(folder / "environment.json", "{}")
+    uri, before = f"sqlite:///{tmp_path / 'mlflow.db'}", {r.info.run_id for r in runs_of(folder)}
     real, calls = MlflowClient.log_table, []
 
     def failing(self: MlflowClient, *given: Any) -> None:
@@ -142,14 +145,17 @@ def test_an_unfinished_projection_is_made_again(run: Path, tmp_path: Path, monke
         real(self, *given)
 
     kept = content(folder)
-    monkeypatch.setattr(MlflowClient, "log_table", failing)
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    with pytest.raises(RunError, match="MLflow did not take the results") as raised:
-        track(folder, uri)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_table", failing)
+        with pytest.raises(RunError, match="MLflow did not take the results") as raised:
+            track(folder, uri)
     assert "run medadv track again" in str(raised.value)
     assert content(folder) == kept
+    torn = {r.info.run_id for r in runs_of(folder)}
+    assert before < torn
     track(folder, uri)
-    assert len(runs_of(folder)) == len(runs_of(run))
+    assert {r.info.run_id for r in runs_of(folder)}.isdisjoint(torn)
+    assert len(runs_of(folder)) == len(before)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +203,7 @@ def server(run: Path, tmp_path: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1"]
     quiet = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    quiet["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     with (tmp_path / "server.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path, env=quiet, start_new_session=True)
     try:
