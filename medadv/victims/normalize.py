@@ -23,7 +23,8 @@ class ZScore:
     """Each sample and modality to mean 0 and standard deviation 1.
 
     In value it is MONAI's ``NormalizeIntensity(nonzero=nonzero, channel_wise=True)``: population standard deviation,
-    zeros stay zero and do not count, a constant modality is only shifted.
+    zeros stay zero and do not count. A modality that is constant up to rounding is only shifted (MONAI divides by
+    the rounding's standard deviation where that is not exactly zero).
 
     Attributes:
         nonzero: statistics over, and changes to, the non-zero voxels alone.
@@ -67,7 +68,8 @@ class _Standardise(Function):
         mean = torch.where(mask, x, 0).sum(axes, keepdim=True) / n
         z = torch.where(mask, x - mean, x)
         spread = (torch.where(mask, z, 0).square().sum(axes, keepdim=True) / n).sqrt()
-        varies = spread > 0
+        # A constant's mean is rounded, and what is left of it is no spread: 16 roundings of the mean are within reach.
+        varies = spread > 16 * torch.finfo(x.dtype).eps * mean.abs()
         spread = torch.where(varies, spread, 1)
         z = torch.where(mask, z / spread, z)
         ctx.save_for_backward(z, mask, n, spread, varies)
