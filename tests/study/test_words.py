@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from medadv.atomic import write_text
 from medadv.study.report.numbers import decimal, equals, probability, share, significant
-from medadv.study.report.words import answer, claims, family_note, sentence, unit_note
-from medadv.study.results import Results, read_results
+from medadv.study.report.words import answer, claims, family_note, gaps, sentence, unit_note
+from medadv.study.results import Arm, Results, read_results
 from medadv.study.stats import NO_CLAIM, Comparison
 from medadv.study.tables import comparisons_table
 
@@ -135,6 +135,14 @@ def test_cases_are_stamped_and_late_declarations_told(results: Results) -> None:
     none = Results(**{**vars(results), "comparisons": tuple(r for r in results.comparisons if r.family != "primary")})
     assert "No primary comparison was declared" in family_note(none)
     assert "exploratory, so no claim" in answer(none, "unet").sentences[0]
+
+
+def test_an_incomplete_run_says_so(results: Results) -> None:
+    assert gaps(results) == ""
+    arm = results.arms[-1]
+    torn = Arm(**{**vars(arm), "records": dict(list(arm.records.items())[:-2])})
+    partial = Results(**{**vars(results), "arms": (*results.arms[:-1], torn)})
+    assert f"2 of {23 * 12} cells have no record" in gaps(partial)
 
 
 def test_without_comparisons_there_is_no_answer(results: Results) -> None:

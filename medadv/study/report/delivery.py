@@ -38,11 +38,11 @@ def gap(results: Results, victim: str, region: str) -> Table:
     )
 
 
-def largest_gap(results: Results, victim: str) -> float:
+def largest_gap(results: Results, victim: str) -> str:
     """The largest difference in Dice between a file and the same voxels in memory, over all cases and regions."""
     records = (record for arm in results.of(victim) for record in arm.records.values())
-    gaps = (abs(s.value - s.computed) for record in records for s in record.scores if s.metric == "dice")
-    return max(gaps, default=0.0)
+    largest = max((abs(s.value - s.computed) for r in records for s in r.scores if s.metric == "dice"), default=0.0)
+    return f"{_fine(largest)} at most" if largest >= 0.00005 else "less than 0.0001"
 
 
 def least_alike(results: Results, victim: str) -> str:

@@ -112,6 +112,7 @@ def montage(slices: Slices, region: str, title: str, scores: tuple[str, str]) ->
             axes.set_title(heading, fontweight="normal", fontsize=9)
         _scale_bar(grid[2, 0], side)
         bar = figure.colorbar(drawn, cax=figure.add_axes((0.705, 0.068, 0.27, 0.016)), orientation="horizontal")
+        bar.set_ticks([share * limit for share in (-1, -0.5, 0, 0.5, 1)], labels=_ticks(limit))
         bar.set_label("adversarial − clean (σ)")
         handles = [Line2D([], [], color=colour, linewidth=3) for colour in (TRUTH, PREDICTED)]
         names = [f"{name}, expert", f"{name}, network"]
@@ -119,6 +120,10 @@ def montage(slices: Slices, region: str, title: str, scores: tuple[str, str]) ->
         legend.set_bbox_to_anchor((0.045, 0.005))
         figure.suptitle(title, x=0.055, ha="left", fontsize=10, fontweight="bold")
     return figure
+
+
+def _ticks(limit: float) -> list[str]:
+    return [f"{share * limit:.2g}".replace("-", "−") for share in (-1, -0.5, 0, 0.5, 1)]
 
 
 def _shown(modalities: tuple[str, ...]) -> int:

@@ -16,7 +16,7 @@ from medadv.atomic import write_text
 from medadv.study.report import delivery, provenance, tables, threat
 from medadv.study.report.curves import budget_units, dice_curves
 from medadv.study.report.montage import montage
-from medadv.study.report.numbers import decimal, share, titled
+from medadv.study.report.numbers import share, titled
 from medadv.study.report.paired import attack_families, paired_lines
 from medadv.study.report.slices import read_slices, worst_kept
 from medadv.study.report.style import Picture, publish, slug
@@ -24,7 +24,7 @@ from medadv.study.report.summary import summary
 from medadv.study.report.tables import Table
 from medadv.study.report.training_curve import training_curve
 from medadv.study.report.verdicts import verdicts
-from medadv.study.report.words import Answer, answer, claims, family_note, late, sentence, unit_note
+from medadv.study.report.words import Answer, answer, claims, family_note, gaps, late, sentence, unit_note
 from medadv.study.results import Results, read_results
 
 
@@ -93,7 +93,7 @@ def _chapter(results: Results, victim: str, figures: Path) -> Chapter:
         threat=threat.words(results, victim),
         radii=threat.radii(results, victim),
         gap=delivery.gap(results, victim, region),
-        largest_gap=decimal(delivery.largest_gap(results, victim), 4),
+        largest_gap=delivery.largest_gap(results, victim),
         least_alike=delivery.least_alike(results, victim),
         fidelity=delivery.fidelity(results, victim),
         told=[(sentence(results, r), claims(r)) for r in results.comparisons if _primary(r.family, r.victim, victim)],
@@ -153,6 +153,7 @@ def _render(results: Results, chapters: Sequence[Chapter], compared: Sequence[Ta
         unit_note=unit_note(results),
         family_note=family_note(results),
         late=late(results),
+        gaps=gaps(results),
         css=Markup(css),  # our own file
         policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
     )

@@ -120,6 +120,17 @@ def family_note(results: Results) -> str:
     )
 
 
+def gaps(results: Results) -> str:
+    """How many cells have no record; empty for a complete run."""
+    missing = sum(len(results.cases) - len(arm.records) for arm in results.arms)
+    if not missing:
+        return ""
+    return (
+        f"The run is not complete: {missing} of {len(results.cases) * len(results.arms)} cells have no record, so "
+        "means of different conditions are over different cases. Comparisons use matched pairs only."
+    )
+
+
 def late(results: Results) -> bool:
     """Whether the present primary family was declared by somebody who could have seen scores."""
     return bool(results.declarations and results.declarations[-1].get("after_scores"))
