@@ -56,8 +56,8 @@ def quarantine(results: Results) -> Table:
     """The cases that were refused, and why."""
     return Table(
         name="quarantine",
-        caption=f"{len(results.cases) + len(results.quarantine)} cases came in; scored: {len(results.cases)}, "
-        f"refused: {len(results.quarantine)}.",
+        caption=f"Scored: {len(results.cases)} cases. Refused: {len(results.quarantine)}; no score of theirs is in "
+        "any number of this page.",
         columns=(Column("case"), Column("reason"), Column("message")),
         rows=[[row.case, row.reason, row.message] for row in results.quarantine],
     )
