@@ -69,15 +69,19 @@ class Plain:
 
 @dataclass(frozen=True)
 class Momentum:
-    """Along a decaying sum of gradients, each of unit L1 norm (Dong et al. 2018, arXiv:1710.06081, eq. 6)."""
+    """Along a decaying sum of gradients, each of unit L1 norm (Dong et al. 2018, arXiv:1710.06081, eq. 6).
+
+    The norm is over the support: what may not change has no say in how much a step counts.
+    """
 
     decay: float = 1.0
     size: float | None = None
 
     def __call__(self, state: State, threat: ThreatModel) -> State:
         """Add this gradient to the memory, and move along the memory."""
-        norm = state.gradient.abs().flatten(1).sum(1).clamp(min=torch.finfo(state.gradient.dtype).tiny)
-        direction = state.gradient / norm.view(-1, *[1] * (state.gradient.ndim - 1))
+        gradient = state.gradient * threat.support
+        norm = gradient.abs().flatten(1).sum(1).clamp(min=torch.finfo(gradient.dtype).tiny)
+        direction = gradient.div_(norm.view(-1, *[1] * (gradient.ndim - 1)))
         if "velocity" in state.memory:
             direction = direction.add_(state.memory["velocity"], alpha=self.decay)
         move = threat.ascent(direction).mul_(_length(self.size, state.n))

@@ -29,6 +29,11 @@ class ThreatModel(Protocol):
         """The clean input, around which everything is allowed or not."""
         ...
 
+    @property
+    def support(self) -> Bool[Tensor, "b c *s"]:
+        """Where an input may change at all."""
+        ...
+
     def project(self, x: Image) -> Image:
         """The nearest allowed input."""
         ...

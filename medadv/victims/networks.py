@@ -69,5 +69,5 @@ def build_network(architecture: Architecture, modalities: int, channels: int) ->
         )
     try:
         return kind(**arguments)
-    except (TypeError, ValueError, AssertionError) as error:
+    except (TypeError, ValueError, LookupError, RuntimeError, AssertionError) as error:
         raise ConfigError(f"{architecture.name} refuses its arguments", got=f"{dict(arguments)}: {error}") from error

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from medadv.attack import loop
 from medadv.attack.budget import Budget, Unit
 from medadv.attack.loop import Attack, near, random
-from medadv.attack.losses import logit_margin
+from medadv.attack.losses import dice_cross_entropy, logit_margin
 from medadv.attack.objective import Away, Towards, dice_lost, erase
 from medadv.attack.presets import fgsm, ifgsm, mifgsm, pgd, tifgsm
 from medadv.attack.rng import Rng
@@ -21,6 +21,7 @@ from medadv.attack.steps import Momentum, Plain
 from medadv.attack.threat import Box, Linf
 from medadv.attack.victim import Passes
 from medadv.errors import ConfigError
+from medadv.victims.normalize import ZScore
 from medadv.victims.segmentation import Segmenter
 from medadv.victims.window import SlidingWindow
 
@@ -207,6 +208,24 @@ def test_batch_mates_do_not_matter(attack: Attack) -> None:
         torch.testing.assert_close(together.x[part], alone.x, rtol=0, atol=1e-12)
         torch.testing.assert_close(together.merit[part], alone.merit, rtol=0, atol=1e-6, equal_nan=True)
         torch.testing.assert_close(together.size[part], alone.size)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        fgsm("0.2 sigma"),
+        mifgsm("0.1 sigma", steps=8),
+        tifgsm("0.2 sigma", erase("liver"), steps=5, loss=dice_cross_entropy),
+        pgd("0.02 p1-p99", steps=6),
+    ],
+    ids=["fgsm", "momentum", "targeted", "pgd"],
+)
+def test_the_scale_of_a_scan_does_not_matter(attack: Attack) -> None:
+    """Exact, because a power of two rounds nothing. The background, whose gradient does not scale, has no say."""
+    victim = replace(curved(), normalise=ZScore())
+    x, truth = normal((3, 2, *SHAPE)) + 2, organs((3, *SHAPE))
+    x[:, :, :2] = 0
+    assert torch.equal(attack(victim, x * 2**17, truth).x, attack(victim, x, truth).x * 2**17)
 
 
 class Counted(nn.Module):

@@ -1,0 +1,151 @@
+"""The whole way from stored voxels to a label map: its gradient, its answers, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from medadv.attack.rng import Rng
+from medadv.attack.victim import Passes, Victim
+from medadv.errors import VictimError
+from medadv.labels import BRATS_2018
+from medadv.victims.head import Head, Sigmoid, Softmax
+from medadv.victims.normalize import Unchanged, ZScore
+from medadv.victims.segmentation import Segmenter, weights_digest
+from medadv.victims.window import SlidingWindow, WholeVolume
+
+HEADS = [Softmax(BRATS_2018), Sigmoid(BRATS_2018, ("WT", "TC", "ET"))]
+
+
+def segmenter(dimensions: int = 2, head: Head = HEADS[0], **settings: object) -> Segmenter:
+    torch.manual_seed(2)
+    conv = nn.Conv2d if dimensions == 2 else nn.Conv3d
+    network = nn.Sequential(conv(2, 4, 3, padding=1), nn.GELU(), conv(4, len(head.channels), 3, padding=1))
+    return Segmenter(network.double().eval(), head, ("t1", "flair"), **settings)
+
+
+def stored(*shape: int) -> Tensor:
+    """Stored voxels: offset, on different scales, with a background of zeros."""
+    x = torch.randn(1, 2, *shape, dtype=torch.float64) + 4
+    x *= torch.tensor([1.0, 300.0], dtype=torch.float64).view(1, 2, *[1] * len(shape))
+    return torch.where(torch.rand(1, 2, *shape) < 0.3, 0.0, x)
+
+
+def loss(logits: Tensor) -> Tensor:
+    weight = torch.linspace(-1.0, 2.0, logits.numel(), dtype=logits.dtype).view_as(logits)
+    return (weight * logits.tanh()).sum() + (logits[:, 1] * logits[:, 0].sin()).sum() + logits[:, 1].square().sum()
+
+
+@pytest.mark.parametrize("head", HEADS, ids=["softmax", "sigmoid"])
+@pytest.mark.parametrize(
+    ("shape", "inference"),
+    [
+        ((5, 4), WholeVolume(multiple=4)),
+        ((7, 5), SlidingWindow((4, 4), overlap=0.5)),
+        ((3, 6), SlidingWindow((4, 4), overlap=0.25, blend="constant", batch=2)),
+        ((4, 5, 3), SlidingWindow((3, 3, 4), overlap=0.5)),
+    ],
+)
+def test_the_gradient_reaches_the_stored_voxel(shape: tuple[int, ...], inference: object, head: Head) -> None:
+    """Through head, windows, blend and the statistics of the whole volume: finite differences in every voxel."""
+    victim, x = segmenter(len(shape), head, inference=inference), stored(*shape)
+    leaf = x.clone().requires_grad_()
+    (found,) = torch.autograd.grad(loss(victim(leaf)), leaf)
+    scale = (1.0, 300.0)
+    for place in (x != 0).nonzero():
+        h = 1e-6 * scale[place[1]]
+        moved = torch.zeros_like(x)
+        moved[tuple(place)] = h
+        slope = (loss(victim(x + moved)) - loss(victim(x - moved))).item() / (2 * h)
+        assert found[tuple(place)].item() * scale[place[1]] == pytest.approx(
+            slope * scale[place[1]], rel=1e-5, abs=1e-6
+        )
+
+
+@pytest.mark.parametrize("head", HEADS, ids=["softmax", "sigmoid"])
+def test_it_is_a_victim(head: Head) -> None:
+    victim, x = segmenter(head=head), stored(6, 5)
+    assert isinstance(victim, Victim)
+    assert victim.prepare(x, Rng.seeded(0, 1)) is victim.take(torch.tensor([0]))
+    assert victim(x).shape[1:] == ((4, 6, 5) if not head.grouped else (2, 3, 6, 5))
+    assert list(victim.modules()) == [victim.network]
+    assert torch.equal(victim.predict(x), head.decide(victim(x)))
+    assert set(victim.predict(x).unique().tolist()) <= {0, 1, 2, 4}
+
+
+def test_costs_are_those_of_the_inference() -> None:
+    assert (segmenter().answer_cost, segmenter().gradient_cost) == (Passes(1, 0), Passes(1, 1))
+    windowed = segmenter(inference=SlidingWindow((4, 4)))
+    assert (windowed.answer_cost, windowed.gradient_cost) == (Passes(1, 0), Passes(2, 1))
+    assert Passes(1, 2) + Passes(3, 4) * 2 == Passes(7, 10)
+
+
+def test_the_scale_of_the_scanner_does_not_matter() -> None:
+    """z-scores do not notice a scale: neither answers nor, in units of the scale, gradients change."""
+    victim, x = segmenter(), stored(6, 5)
+    large = x * 1e5
+    torch.testing.assert_close(victim(large), victim(x), rtol=1e-9, atol=1e-9)
+    slopes = []
+    for scan in (x, large):
+        leaf = scan.clone().requires_grad_()
+        slopes.append(torch.autograd.grad(loss(victim(leaf)), leaf)[0])
+    torch.testing.assert_close(slopes[1][x != 0] * 1e5, slopes[0][x != 0], rtol=1e-7, atol=1e-7)
+
+
+def test_other_modalities_are_refused() -> None:
+    for x in (torch.ones(1, 3, 6, 5, dtype=torch.float64), stored(6, 5)[0][None].transpose(1, 2)):
+        with pytest.raises(VictimError, match="another number of modalities") as refusal:
+            segmenter()(x)
+        assert "2: t1, flair" in refusal.value.details["expected"]
+
+
+def test_another_head_than_the_networks_is_refused() -> None:
+    mixed = replace(segmenter(), head=HEADS[1])
+    with pytest.raises(VictimError, match="another number of channels") as refusal:
+        mixed(stored(6, 5))
+    assert "3: WT, TC, ET" in refusal.value.details["expected"]
+    assert refusal.value.details["got"] == 4
+
+
+def test_truth_in_other_numbers_is_refused() -> None:
+    truth = torch.tensor([[0, 1, 2, 3]])  # 3 is enhancing tumour in BraTS 2023, and nothing in BraTS 2018
+    for head in HEADS:
+        with pytest.raises(VictimError, match="does not know") as refusal:
+            segmenter(head=head).targets(truth)
+        assert refusal.value.details["got"] == [3]
+        assert "translate" in refusal.value.details["try"]
+
+
+def test_the_digest_knows_every_weight_and_buffer() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    digests = {weights_digest(network)}
+    assert weights_digest(network) in digests
+    for tensor in network.state_dict().values():
+        before = tensor.clone()
+        tensor.flatten()[-1:].add_(1)
+        digests.add(weights_digest(network))
+        tensor.copy_(before)
+    assert len(digests) == 1 + len(network.state_dict())
+    assert len({weights_digest(network), weights_digest(network.double())}) == 2
+
+
+def test_preprocessing_names_all_that_is_not_a_weight() -> None:
+    base = segmenter()
+    others = [
+        replace(base, modalities=("flair", "t1")),
+        replace(base, normalise=Unchanged()),
+        replace(base, normalise=ZScore(nonzero=False)),
+        replace(base, inference=WholeVolume(8)),
+        replace(base, inference=SlidingWindow((4, 4))),
+        replace(base, inference=SlidingWindow((4, 4), blend="constant")),
+        replace(base, inference=SlidingWindow((4, 4), overlap=0.25)),
+        replace(base, head=HEADS[1]),
+        replace(base, head=Softmax(replace(BRATS_2018, regions={}))),
+    ]
+    told = [str(victim.preprocessing()) for victim in (base, *others)]
+    assert len(set(told)) == len(told)
+    assert told[0] == str(segmenter().preprocessing())
