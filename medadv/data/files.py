@@ -201,13 +201,7 @@ def _load(paths: Mapping[str, Path], dtype: type[np.floating[Any]]) -> Float[Ten
 
 def _fitted(voxels: Float32[np.ndarray, "..."], dtype: np.dtype[Any], name: str) -> Shaped[np.ndarray, "..."]:
     """The voxels in another data type, if it holds every one of them exactly."""
-    if dtype == voxels.dtype:
-        return voxels
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        # In float64, which holds the limits of all types up to 32 bits exactly.
-        kept = np.clip(np.rint(voxels.astype(np.float64)), limits.min, limits.max).astype(dtype)
-    else:
+    with np.errstate(invalid="ignore"):  # what does not fit is compared, and refused, below
         kept = voxels.astype(dtype)
     if not np.array_equal(kept.astype(np.float64), voxels.astype(np.float64)):
         raise CaseError(

@@ -149,6 +149,7 @@ BAD_LABELS: dict[str, tuple[Reason, Damage]] = {
     "moved": (Reason.LABEL_GRID, shifted(2.0)),
     "flipped": (Reason.LABEL_GRID, edited(flipped)),
     "a fraction": (Reason.LABEL_NOT_INTEGER, voxels_set(1.5)),
+    "a tiny fraction": (Reason.LABEL_NOT_INTEGER, voxels_set(1 + 1e-9, np.float64)),
     "NaN": (Reason.LABEL_NOT_INTEGER, voxels_set(np.nan)),
     "infinite": (Reason.LABEL_NOT_INTEGER, voxels_set(np.inf)),
     "unknown": (Reason.LABEL_OUTSIDE_SCHEME, voxels_set(7, np.uint8)),

@@ -102,7 +102,9 @@ def test_one_bad_pair_costs_one_case(tmp_path: Path, pair: dict[str, str], reaso
     (root / "dataset.json").write_text(json.dumps({**TASK04, "training": [TASK04["training"][0], pair]}))
     cohort = msd_cohort(root)
     assert [case.case for case in cohort.cases] == ["h_004"]
-    assert [refusal.reason for refusal in cohort.refused] == [reason]
+    (refusal,) = cohort.refused
+    assert refusal.reason is reason
+    assert ("leaves the data set's folder" in refusal.message) == ("outside" in pair["image"])
 
 
 MALFORMED: dict[str, str] = {
