@@ -125,12 +125,13 @@ def written(case: Case, folder: Path) -> Case | None:
         folder: where ``write`` wrote, one case a folder.
     """
     try:
-        digests = json.loads((folder / f"{MARK}.json").read_text(encoding="utf-8"))["files"]
-        if any(hashlib.sha256((folder / name).read_bytes()).hexdigest() != sha for name, sha in digests.items()):
-            return None
-    except (OSError, ValueError, KeyError):
+        digests = dict(json.loads((folder / f"{MARK}.json").read_text(encoding="utf-8"))["files"])
+        files = [folder / Path(name).name for name in digests]
+        found = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    files = [folder / name for name in digests]
+    if found != list(digests.values()) or len(files) not in (1, len(case.images)):
+        return None
     each = files * len(case.images) if len(files) == 1 else files
     return replace(case, images=dict(zip(case.modalities, each, strict=True)))
 

@@ -23,7 +23,7 @@ from scipy.spatial.transform import Rotation
 
 from medadv.data.brats import brats
 from medadv.data.case import Case, Volume
-from medadv.data.files import content_digest, label_digest, read, write
+from medadv.data.files import content_digest, label_digest, read, write, written
 from medadv.errors import CaseError, ConfigError, Reason, RunError
 from medadv.labels import MSD_TASK01
 
@@ -65,8 +65,8 @@ def test_every_bit_comes_back_with_nibabel_and_simpleitk(
     tmp_path_factory: pytest.TempPathFactory, voxels: np.ndarray, affine: np.ndarray
 ) -> None:
     volume = volume_of(voxels, affine)
-    written = write(volume, volume.x, tmp_path_factory.getbasetemp() / "bits", stem="x")
-    for channel, path in zip(voxels, written.images.values(), strict=True):
+    delivered = write(volume, volume.x, tmp_path_factory.getbasetemp() / "bits", stem="x")
+    for channel, path in zip(voxels, delivered.images.values(), strict=True):
         image = nib.load(path)
         assert image.get_data_dtype() == np.float32
         assert np.array_equal(bits(image.dataobj), bits(channel))
@@ -140,11 +140,12 @@ def test_channels_of_one_file_stay_in_one_file(case: Case, tmp_path: Path) -> No
     for channel, name in enumerate(order):
         assert torch.equal(volume.x[channel], apart.x[case.modalities.index(name)])
     x = volume.x + 0.125
-    written = write(volume, x, tmp_path / "out", stem="case")
-    assert set(written.images.values()) == {tmp_path / "out" / "ADVERSARIAL_case.nii.gz"}
-    assert written.modalities == order
-    assert torch.equal(read(written).x, x)
-    itk = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(written.images["t1"]))
+    out = write(volume, x, tmp_path / "out", stem="case")
+    assert set(out.images.values()) == {tmp_path / "out" / "ADVERSARIAL_case.nii.gz"}
+    assert out.modalities == order
+    assert written(together, tmp_path / "out") == out
+    assert torch.equal(read(out).x, x)
+    itk = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(out.images["t1"]))
     assert np.array_equal(itk.transpose(0, 3, 2, 1), x.numpy())
 
 
@@ -170,8 +171,8 @@ def test_an_adversarial_file_says_so_and_says_nothing_of_the_patient(case: Case,
         image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"DOE^JANE"))
         nib.save(image, path)
     volume = read(case)
-    written = write(volume, volume.x, tmp_path / "out", stem="0007", note={"budget": "0.1 sigma"})
-    for path in written.images.values():
+    delivered = write(volume, volume.x, tmp_path / "out", stem="0007", note={"budget": "0.1 sigma"})
+    for path in delivered.images.values():
         raw = gzip.decompress(path.read_bytes())
         assert b"DOE" not in raw
         assert bytes(nib.load(path).header["descrip"]).startswith(b"ADVERSARIAL")
@@ -179,8 +180,23 @@ def test_an_adversarial_file_says_so_and_says_nothing_of_the_patient(case: Case,
     assert names == {"ADVERSARIAL.json", *(f"ADVERSARIAL_0007_{name}.nii.gz" for name in case.modalities)}
     said = json.loads((tmp_path / "out" / "ADVERSARIAL.json").read_text())
     assert said["budget"] == "0.1 sigma"
-    assert said["files"] == {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in written.images.values()}
-    assert (written.case, written.label, written.scheme) == (case.case, case.label, case.scheme)
+    assert said["files"] == {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in delivered.images.values()}
+    assert (delivered.case, delivered.label, delivered.scheme) == (case.case, case.label, case.scheme)
+
+
+def test_what_was_written_is_found_whole_or_not_at_all(case: Case, tmp_path: Path) -> None:
+    volume = read(case)
+    assert written(case, tmp_path / "out") is None
+    delivered = write(volume, volume.x, tmp_path / "out", stem="x")
+    assert written(case, tmp_path / "out") == delivered
+    said = tmp_path / "out" / "ADVERSARIAL.json"
+    whole = said.read_text()
+    for damaged in ("", "[]", "{}", '{"files": 3}', '{"files": {"../../elsewhere": "0"}}', whole[:-9], '{"files": {}}'):
+        said.write_text(damaged)
+        assert written(case, tmp_path / "out") is None
+    said.write_text(whole)
+    delivered.images["t2"].write_bytes(delivered.images["t1"].read_bytes())
+    assert written(case, tmp_path / "out") is None
 
 
 def test_equal_voxels_make_equal_files_at_any_time(
@@ -196,17 +212,17 @@ def test_equal_voxels_make_equal_files_at_any_time(
 def test_a_sheared_grid_keeps_its_affine(tmp_path: Path) -> None:
     affine = np.array([[1, 0.3, 0, 5], [0, 1, 0, 6], [0, 0, 2, 7], [0, 0, 0, 1]], np.float32).astype(np.float64)
     volume = volume_of(np.random.default_rng(0).normal(size=(1, 4, 4, 4)).astype(np.float32), affine)
-    written = write(volume, volume.x, tmp_path, stem="x")
-    assert np.array_equal(read(written).affine, affine)
-    assert int(nib.load(written.images["m0"]).header["qform_code"]) == 0, "a qform cannot tell it, and says nothing"
+    delivered = write(volume, volume.x, tmp_path, stem="x")
+    assert np.array_equal(read(delivered).affine, affine)
+    assert int(nib.load(delivered.images["m0"]).header["qform_code"]) == 0, "a qform cannot tell it, and says nothing"
 
 
 def test_an_integer_container_holds_what_it_can_and_refuses_the_rest(case: Case, tmp_path: Path) -> None:
     volume = read(case)
     whole = volume.x + (volume.x != 0)
-    written = write(volume, whole, tmp_path / "whole", stem="x", container="as-stored")
-    assert torch.equal(read(written).x, whole)
-    assert nib.load(written.images["t1"]).get_data_dtype() == np.int16
+    delivered = write(volume, whole, tmp_path / "whole", stem="x", container="as-stored")
+    assert torch.equal(read(delivered).x, whole)
+    assert nib.load(delivered.images["t1"]).get_data_dtype() == np.int16
     for changed in (volume.x + 0.25 * (volume.x != 0), volume.x + 40_000.0 * (volume.x != 0)):
         with pytest.raises(CaseError) as refused:
             write(volume, changed, tmp_path / "refused", stem="x", container="as-stored")
