@@ -119,6 +119,8 @@ def publish(figure: Figure, folder: Path, name: str, alt: str) -> Picture:
     raster = any(axes.images for axes in figure.axes)
     png, svg = io.BytesIO(), io.BytesIO()
     with style():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once for all three formats
         figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
         write_atomically(folder / f"{name}.png", lambda path: path.write_bytes(png.getvalue()))
         # Without dates, the same results make the same bytes.
