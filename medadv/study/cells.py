@@ -19,10 +19,11 @@ from medadv.data.case import Case, Volume
 from medadv.data.files import read, write, written
 from medadv.errors import CaseError, GradientError, Reason, RunError
 from medadv.study.conditions import CLEAN, Condition, Image, Scene, Shown
+from medadv.study.fidelity import fidelity
 from medadv.study.folder import RunFolder
 from medadv.study.inputs import Digests, digests_of, read_labelled
 from medadv.study.records import SCHEMA, Effort, Record, digest, file_digest
-from medadv.study.scores import fidelity, rows, score
+from medadv.study.scores import rows, score
 from medadv.study.slices import Views, save_slices
 from medadv.victims.segmentation import Segmenter, weights_digest
 

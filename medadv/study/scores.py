@@ -1,4 +1,4 @@
-"""How well one prediction meets the expert's label map, and how like its clean self an image still looks.
+"""How well one prediction meets the expert's label map.
 
 Scores are strict: an empty region is never a missing value. MONAI's defaults return NaN exactly where an attack has
 deleted a tumour or invented one, and its reductions drop NaN.
@@ -13,18 +13,15 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from jaxtyping import Float, Int
-from monai.metrics import PSNRMetric, SSIMMetric
+from jaxtyping import Int
 from monai.metrics.utils import get_mask_edges, get_surface_distance
 from torch import Tensor
 
 from medadv.errors import CaseError, ConfigError, Reason
 from medadv.labels import LabelScheme
-from medadv.study.records import POLICY, Fidelity, Score
+from medadv.study.records import POLICY, Score
 
 _PERCENTILE = 95
-_SSIM_WINDOW = 11  # of Wang et al. 2004, with a standard deviation of 1.5 voxels
 
 
 @dataclass(frozen=True)
@@ -140,43 +137,3 @@ def rows(file_measures: Sequence[Measure], memory_measures: Sequence[Measure]) -
 def relative_reduction(clean: float, adversarial: float) -> float | None:
     """The share of the clean Dice that is lost, (clean - adversarial) / clean; None where there was none to lose."""
     return (clean - adversarial) / clean if clean else None
-
-
-def fidelity(
-    clean: Float[Tensor, "c *s"], adversarial: Float[Tensor, "c *s"], modalities: Sequence[str]
-) -> list[Fidelity]:
-    """SSIM and PSNR (dB) of each modality over the whole image, by MONAI, on the device of the tensors.
-
-    The data range of both is the maximum minus the minimum of the clean modality's non-zero voxels. SSIM (Wang et al.
-    2004) uses a Gaussian window of 11 voxels, or the largest odd number that an axis holds. An unchanged modality has
-    SSIM 1 and no PSNR.
-
-    Args:
-        clean, adversarial: the same image in stored units, 2-D or 3-D.
-        modalities: one name a channel.
-
-    Raises:
-        ConfigError: shapes or names do not fit each other.
-        CaseError: a modality is constant where it is not zero, so that its data range is zero.
-    """
-    if clean.shape != adversarial.shape or len(modalities) != len(clean):
-        raise ConfigError(
-            "fidelity compares two images of one shape, with one name a channel",
-            got=f"{tuple(clean.shape)}, {tuple(adversarial.shape)}, {list(modalities)}",
-        )
-    return [_alike(name, clean[c], adversarial[c]) for c, name in enumerate(modalities)]
-
-
-def _alike(modality: str, clean: Float[Tensor, "*s"], adversarial: Float[Tensor, "*s"]) -> Fidelity:
-    if torch.equal(clean, adversarial):
-        return Fidelity(modality=modality, ssim=1.0, psnr_db=None)
-    inside = clean[clean != 0]
-    width = float(inside.max() - inside.min()) if inside.numel() else 0.0
-    if not width:
-        raise CaseError(Reason.CONSTANT_MODALITY, f"the data range of {modality} is zero")
-    # In units of the data range, whatever the stored scale: MONAI squares the voxels in float32.
-    before, after = (image[None, None] / width for image in (clean, adversarial))
-    window = [min(_SSIM_WINDOW, length - 1 + length % 2) for length in clean.shape]
-    similarity = SSIMMetric(spatial_dims=clean.ndim, data_range=1.0, win_size=window)(after, before)
-    noise = PSNRMetric(max_val=1.0)(after, before)
-    return Fidelity(modality=modality, ssim=torch.as_tensor(similarity).item(), psnr_db=torch.as_tensor(noise).item())
