@@ -124,6 +124,13 @@ def test_noise_is_rician(heads: list[Anatomy], monkeypatch: pytest.MonkeyPatch) 
     assert inside.mean() / inside.std() == pytest.approx(np.sqrt(np.pi / (4 - np.pi)), rel=0.01)
 
 
+def test_no_brain_voxel_is_ever_zero(heads: list[Anatomy], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zero means outside: a brain so dim that its noise rounds to nothing still shows where it is."""
+    monkeypatch.setattr("medadv.data.phantom.BRIGHTNESS", (0.1, 0.2))
+    voxels = render(heads[0], "t1", np.random.default_rng(0))
+    assert np.array_equal(voxels != 0, heads[0].brain)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"cases": 0}, {"shape": (48, 48)}, {"shape": (23, 48, 48)}, {"seed": -1}, {"spacing": 0.0}, {"spacing": np.nan}],
