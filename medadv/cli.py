@@ -21,7 +21,8 @@ app = typer.Typer(
 )
 
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Put a value over the YAML's, e.g. data.root=/data")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Put a value over the YAML's, e.g. data.root=/data"),
 ]
 Runs = Annotated[Path, typer.Option(help="The folder of all runs.")]
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study.")]
@@ -41,7 +42,8 @@ def run(
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
     part: Annotated[
-        str | None, typer.Option(metavar="i/n", help="Only the i-th of n parts of the cases; neither trains nor reports.")
+        str | None,
+        typer.Option(metavar="i/n", help="Only the i-th of n parts of the cases; neither trains nor reports."),
     ] = None,
     tracked: Tracked = True,
 ) -> None:
@@ -64,7 +66,7 @@ def train(study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs
 
 @app.command()
 def attack(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A victim's folder: weights.safetensors, victim.json.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The folder of a victim that medadv wrote.")],
     case: Annotated[Path, typer.Argument(metavar="CASE", help="A BraTS case folder, or one image of an MSD task.")],
     budget: Annotated[str, typer.Option(help='How much may change, e.g. "0.1 sigma".')] = "0.1 sigma",
     steps: Annotated[int, typer.Option(min=1, help="Steps of i-FGSM; 1 is FGSM.")] = 10,
@@ -92,7 +94,8 @@ def report(run: RunFolder) -> None:
 
 @app.command()
 def track(
-    run: RunFolder, uri: Annotated[str | None, typer.Option(help="An MLflow store; mlflow.db beside runs/ if left out.")] = None
+    run: RunFolder,
+    uri: Annotated[str | None, typer.Option(help="An MLflow store; mlflow.db beside runs/ if left out.")] = None,
 ) -> None:
     """Give MLflow a copy of a run, made from its folder alone. Twice makes no duplicate."""
     with _advice():

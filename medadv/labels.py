@@ -52,8 +52,9 @@ class LabelScheme:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All that can be asked for by name: regions first, then the tissues that are not background."""
-        return (*self.regions, *(t for t in self.tissues if t != BACKGROUND and t not in self.regions))
+        """What can be scored, each once: regions first, then the tissues that are neither background nor a region."""
+        alone = {tissues for tissues in self.regions.values() if len(tissues) == 1}
+        return (*self.regions, *(t for t in self.tissues if t != BACKGROUND and (t,) not in alone))
 
     def members(self, name: str) -> tuple[str, ...]:
         """The tissues of a region, or the tissue itself.
@@ -77,8 +78,10 @@ class LabelScheme:
 
     def unknown(self, labels: Int[Tensor, "*s"]) -> list[int]:
         """The numbers in a label map that the scheme does not know, in order."""
-        strange = ~torch.isin(labels, torch.tensor(sorted(self.numbers.values()), device=labels.device))
-        return sorted(torch.unique(labels[strange]).tolist())
+        strange = torch.ones_like(labels, dtype=torch.bool)
+        for number in self.numbers.values():
+            strange &= labels != number
+        return sorted(torch.unique(labels[strange]).tolist()) if strange.any() else []
 
     def classes(self, labels: Int[Tensor, "*s"]) -> Int[Tensor, "*s"]:
         """Stored numbers → indices into ``tissues``. Numbers must be known (``unknown`` is empty)."""

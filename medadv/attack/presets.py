@@ -1,4 +1,7 @@
-"""Named attacks: settings of the one loop, each a few lines with its source. None has a loop of its own."""
+"""Named attacks: settings of the one loop, each a few lines with its source. None has a loop of its own.
+
+``budget`` is a ``Budget``, a text such as ``"0.1 sigma"``, or a whole threat.
+"""
 
 from __future__ import annotations
 
@@ -7,33 +10,46 @@ from medadv.attack.loop import Attack, random
 from medadv.attack.losses import Loss, cross_entropy
 from medadv.attack.objective import Away, Relabel, Towards, dice_lost
 from medadv.attack.steps import Momentum, Plain
-from medadv.attack.threat import Linf
+from medadv.attack.threat import Linf, Threat
 
 
-def fgsm(budget: str | Budget, loss: Loss = cross_entropy) -> Attack:
+def _threat(budget: str | Budget | Threat) -> Threat:
+    """A budget alone means L∞ with the clean range as legal."""
+    return Linf(Budget.parse(budget)) if isinstance(budget, str | Budget) else budget
+
+
+def fgsm(budget: str | Budget | Threat, loss: Loss = cross_entropy) -> Attack:
     """One step of the whole budget along the sign of the gradient (Goodfellow et al. 2015, arXiv:1412.6572)."""
-    return Attack(Linf(Budget.parse(budget)), Away(loss), Plain(), steps=1, keep="last")
+    return Attack(_threat(budget), Away(loss), Plain(), steps=1, keep="last")
 
 
-def ifgsm(budget: str | Budget, steps: int = 10, loss: Loss = cross_entropy, size: float | None = None) -> Attack:
+def ifgsm(
+    budget: str | Budget | Threat, steps: int = 10, loss: Loss = cross_entropy, size: float | None = None
+) -> Attack:
     """Many projected steps (Kurakin et al. 2017, arXiv:1607.02533); ``size``: a share of the budget, or 2.5 / steps."""
-    return Attack(Linf(Budget.parse(budget)), Away(loss), Plain(size), steps, keep="last")
+    return Attack(_threat(budget), Away(loss), Plain(size), steps, keep="last")
 
 
 def tifgsm(
-    budget: str | Budget, relabel: Relabel, steps: int = 10, loss: Loss = cross_entropy, size: float | None = None
+    budget: str | Budget | Threat,
+    relabel: Relabel,
+    steps: int = 10,
+    loss: Loss = cross_entropy,
+    size: float | None = None,
 ) -> Attack:
     """I-FGSM towards other labels; ``relabel`` says which and where, e.g. ``erase("ET")``."""
-    return Attack(Linf(Budget.parse(budget)), Towards(relabel, loss), Plain(size), steps, keep="last")
+    return Attack(_threat(budget), Towards(relabel, loss), Plain(size), steps, keep="last")
 
 
-def mifgsm(budget: str | Budget, steps: int = 10, decay: float = 1.0, loss: Loss = cross_entropy) -> Attack:
+def mifgsm(budget: str | Budget | Threat, steps: int = 10, decay: float = 1.0, loss: Loss = cross_entropy) -> Attack:
     """I-FGSM along a momentum, steps of budget / n (Dong et al. 2018, arXiv:1710.06081)."""
-    return Attack(Linf(Budget.parse(budget)), Away(loss), Momentum(decay, 1 / steps), steps, keep="last")
+    return Attack(_threat(budget), Away(loss), Momentum(decay, 1 / steps), steps, keep="last")
 
 
-def pgd(budget: str | Budget, steps: int = 20, loss: Loss = cross_entropy, size: float | None = None) -> Attack:
+def pgd(
+    budget: str | Budget | Threat, steps: int = 20, loss: Loss = cross_entropy, size: float | None = None
+) -> Attack:
     """I-FGSM from a random start, the best iterate kept by Dice (Madry et al. 2018, arXiv:1706.06083)."""
-    return Attack(Linf(Budget.parse(budget)), Away(loss, dice_lost), Plain(size), steps, start=random)
+    return Attack(_threat(budget), Away(loss, dice_lost), Plain(size), steps, start=random)
 
 

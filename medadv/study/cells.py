@@ -154,7 +154,7 @@ class Cell:
         if pictured:
             folder = bench.folder.volume(bench.contestant.name, self.condition.name, bench.case.case)
             views = Views(bench.volume.x, delivered, bench.truth, bench.answer, fooled)
-            save_slices(folder, views, victim.modalities, victim.head.scheme, bench.volume.spacing)
+            save_slices(folder, views, bench.volume, victim.head.scheme)
         radii, size = self._extent(delivered[None])
         record = Record(
             key=self.key,

@@ -90,8 +90,16 @@ def run(
     stage.tidy()
     outcome = finish(stage.folder.path, watch)
     if tracked:
-        watch.say(f"MLflow: {track(stage.folder.path)}")
+        _track(stage.folder.path, watch)
     return outcome
+
+
+def _track(folder: Path, watch: Watch) -> None:
+    """A copy for MLflow. Its trouble is not the run's: the folder is complete, and can be tracked later."""
+    try:
+        watch.say(f"MLflow: run {track(folder)}")
+    except RunError as error:
+        watch.say(str(error))
 
 
 def train(

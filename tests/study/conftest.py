@@ -9,11 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from scipy import ndimage
 
 from medadv.atomic import write_text
+from medadv.data.case import Case, Volume
+from medadv.labels import BRATS_2018
 from medadv.study.records import POLICY, Effort, Fidelity, Presented, Record, Score, digest, write_record
+from medadv.study.slices import Views, save_slices
 from medadv.study.stats import PrimaryFamily, compare
 from medadv.study.tables import comparisons_table, scores_table
 
@@ -167,26 +171,11 @@ def write_slices(path: Path, amount: float, seed: int) -> None:
     guess = np.where(ndimage.binary_dilation(label > 0), np.where(label > 0, label, 2), 0)
     missed = np.where(ndimage.binary_erosion(label > 0, iterations=4), label, 0)
     missed[8:14, 20:26, 20:26] = 2
-    position = np.array([int(p) for p in ndimage.center_of_mass(label > 0)])
-    arrays: dict[str, np.ndarray] = {}
-    for axis, index in enumerate(position):
-        arrays[f"clean_{axis}"] = np.take(x, index, axis + 1)
-        arrays[f"adversarial_{axis}"] = np.take(altered, index, axis + 1)
-        arrays[f"truth_{axis}"] = np.take(label, index, axis)
-        arrays[f"prediction_clean_{axis}"] = np.take(guess, index, axis)
-        arrays[f"prediction_adversarial_{axis}"] = np.take(missed, index, axis)
-    path.parent.mkdir(parents=True)
-    np.savez_compressed(
-        path,
-        **arrays,
-        spacing=np.array([3.0, 3.5, 3.0]),
-        position=position,
-        modalities=np.array(MODALITIES),
-        labels=np.array(["background", "necrosis", "oedema", "enhancing"]),
-        numbers=np.array([0, 1, 2, 4]),
-        sigma=sigma,
-        directions=np.array(["L", "P", "S"]),
-    )
+    affine = np.diag([-3.0, -3.5, 3.0, 1.0])  # towards left, posterior, superior, as BraTS lies
+    case = Case("PHANTOM_000", None, {m: Path(m) for m in MODALITIES}, None, BRATS_2018)
+    volume = Volume(case, torch.from_numpy(x), None, affine)
+    maps = (torch.from_numpy(np.asarray(m, dtype=np.int64)) for m in (label, guess, missed))
+    save_slices(path.parent, Views(volume.x, torch.from_numpy(altered), *maps), volume, BRATS_2018)
 
 
 def written(

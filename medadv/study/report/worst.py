@@ -1,0 +1,26 @@
+"""Which kept case shows best what an attack did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medadv.study.results import Arm, Results
+from medadv.study.slices import SLICES
+
+
+def worst_kept(results: Results, victim: str, region: str) -> list[tuple[Arm, str, Path]]:
+    """For each attack the kept case that lost most Dice on the region; of equals the one with the smallest budget."""
+    clean = results.clean(victim)
+    before = clean.scores(region) if clean else {}
+    worst: dict[str, tuple[float, Arm, str, Path]] = {}
+    for arm in results.of(victim):
+        if arm.presented.role != "attack":
+            continue
+        after = arm.scores(region)
+        for case in sorted(set(before) & set(after)):
+            path = results.folder / "volumes" / victim / arm.condition / case / SLICES
+            loss = before[case].value - after[case].value
+            family = arm.presented.family
+            if path.is_file() and (family not in worst or loss > worst[family][0] + 1e-6):
+                worst[family] = (loss, arm, case, path)
+    return [(arm, case, path) for _, arm, case, path in worst.values()]

@@ -1,0 +1,92 @@
+"""One case attacked by hand: the files, a picture, and a few lines of what happened. No study, no statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from medadv.atomic import write_atomically
+from medadv.attack.budget import Budget
+from medadv.attack.loop import Adversarial
+from medadv.attack.objective import erase
+from medadv.attack.presets import ifgsm, tifgsm
+from medadv.attack.rng import Rng
+from medadv.data.brats import brats
+from medadv.data.case import Case
+from medadv.data.files import content_digest, read, write
+from medadv.data.msd import msd_cohort
+from medadv.errors import ConfigError
+from medadv.study.inputs import read_labelled
+from medadv.study.report.montage import montage
+from medadv.study.report.style import style
+from medadv.study.scores import score
+from medadv.study.slices import SLICES, Views, read_slices, save_slices
+from medadv.victims.checkpoint import load_victim
+
+
+def attack_one(
+    model: Path, source: Path, budget: str, steps: int, region: str | None, release: str, out: Path
+) -> Iterator[str]:
+    """Attack one case, write the adversarial files and ``attack.png`` into a folder, and tell what happened.
+
+    Args:
+        model: a victim's folder.
+        source: a BraTS case folder, or an image inside ``imagesTr`` of an MSD task.
+        budget: how much may change.
+        steps: of i-FGSM; one of the whole budget is FGSM.
+        region: to be erased (ti-FGSM); None for untargeted.
+        release: of a BraTS case.
+        out: where to.
+
+    Yields:
+        lines for people.
+
+    Raises:
+        MedadvError: a victim, case or budget that cannot be used.
+    """
+    victim = load_victim(model)
+    volume = read_labelled(_case(source, release))
+    assert volume.truth is not None
+    scheme = victim.head.scheme
+    truth = volume.case.scheme.translate(volume.truth, scheme)
+    amount = Budget.parse(budget)
+    attack = ifgsm(amount, steps) if region is None else tifgsm(amount, erase(region), steps)
+    rng = Rng.seeded(0, [content_digest(volume)])
+    result: Adversarial = attack(victim, volume.x[None], truth[None], rng=rng)
+    note = {"budget": str(amount), "steps": steps, "erased": region, "source_voxels_sha256": content_digest(volume)}
+    delivered = read(write(volume, result.x[0], out, stem=volume.case.case, note=note)).x
+    answer, fooled = (victim.predict(x[None])[0] for x in (volume.x, delivered))
+    before, after = (score(p, truth, scheme, volume.spacing, scheme.names) for p in (answer, fooled))
+    yield f"{volume.case.case}: budget {amount}, {steps} steps, {result.passes.forward} forward and "
+    f"{result.passes.backward} backward passes, {result.seconds:.1f} s"
+    for clean, adversarial in zip(before, after, strict=True):
+        if clean.metric == "dice":
+            yield f"  Dice {clean.region:<12} {clean.value:.3f} -> {adversarial.value:.3f}"
+    save_slices(out, Views(volume.x, delivered, truth, answer, fooled), volume, scheme)
+    shown = region or scheme.names[0]
+    dice = next((c.value, a.value) for c, a in zip(before, after, strict=True) if c.region == shown)
+    with style():
+        picture = montage(
+            read_slices(out / SLICES),
+            shown,
+            f"{volume.case.case}: {'i-FGSM' if region is None else f'ti-FGSM, erase {region}'}, {amount}",
+            (f"Dice {shown} {dice[0]:.3f}", f"Dice {shown} {dice[1]:.3f}"),
+        )
+        write_atomically(out / "attack.png", lambda path: picture.savefig(path, dpi=150))
+    yield f"  files and attack.png in {out}"
+
+
+def _case(source: Path, release: str) -> Case:
+    """A BraTS case folder, or one image of an MSD task."""
+    if source.is_dir():
+        return brats(source, release)
+    task = source.parent.parent
+    if (task / "dataset.json").is_file():
+        for case in msd_cohort(task).cases:
+            if source.resolve() in {image.resolve() for image in case.images.values()}:
+                return case
+    raise ConfigError(
+        "this is no case",
+        got=source,
+        expected="a BraTS case folder, or an image in imagesTr of an MSD task that its dataset.json lists",
+    )
