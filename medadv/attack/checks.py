@@ -32,7 +32,7 @@ def check_input(x: Float[Tensor, "b c *s"]) -> None:
             cause="integer tensors have no gradient, and half precision cannot hold small budgets",
             advice="pass x.float()",
         )
-    if not torch.isfinite(x).all():
+    if not torch.isfinite(torch.stack(torch.aminmax(x))).all():
         raise VictimError(
             "the input has voxels that are not finite", advice="medadv.read refuses such files; mend the case"
         )

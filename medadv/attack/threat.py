@@ -96,11 +96,12 @@ class Linf:
         for i in range(x0.shape[0]):
             for j in range(x0.shape[1]):  # a channel at a time: float64 copies of a whole volume would cost memory
                 clean, where = x0[i, j].double(), support[i, j]
-                low, high = self._range(clean, where)
-                lower[i, j] = torch.where(where, _lowest(clean, radius[i, j], low, x0.dtype), x0[i, j])
-                upper[i, j] = torch.where(where, -_lowest(-clean, radius[i, j], -high, x0.dtype), x0[i, j])
-        crosses = bool(((lower <= 0) & (upper >= 0) & (x0 != 0)).any())
-        return Box(x0, lower, upper, radius, support, crosses)
+                low, high = self._range(x0[i, j], where)
+                reach = radius[i, j] * where
+                lower[i, j] = _lowest(clean, reach, low, x0.dtype)
+                upper[i, j] = -_lowest(-clean, reach, -high, x0.dtype)
+        zeros = bool(((lower <= 0) & (upper >= 0) & ((x0 != 0) | x0.signbit())).any())
+        return Box(x0, lower, upper, radius, support, zeros)
 
     def scales(self, x0: Image, support: Bool[Tensor, "b c *s"]) -> Scales:
         """What each unit is worth around these inputs."""
@@ -114,8 +115,8 @@ class Linf:
         if self.legal is None or not where.any():
             return -torch.inf, torch.inf
         if self.legal == "clean":
-            inside = clean[where]
-            return inside.min().item(), inside.max().item()
+            low, high = torch.where(where, clean, torch.inf).amin(), torch.where(where, clean, -torch.inf).amax()
+            return low.item(), high.item()
         return self.legal
 
 
@@ -132,15 +133,15 @@ class Box:
     upper: Image
     radius: Float[Tensor, "b c"]
     support: Bool[Tensor, "b c *s"]
-    crosses: bool
-    """Whether any voxel could reach zero at all."""
+    zeros: bool
+    """Whether any voxel could reach zero, or is -0.0: else a clamp is all."""
 
     def project(self, x: Image) -> Image:
         """Clamp to the bounds, and off the zero."""
-        # Where nothing may change, the clean voxel itself: a clamp would lose the sign of -0.0.
-        y = torch.where(self.support, torch.clamp(x, self.lower, self.upper), self.clean)
-        if not self.crosses:
+        y = torch.clamp(x, self.lower, self.upper)
+        if not self.zeros:
             return y
+        y = torch.where(self.support, y, self.clean)  # the clean voxel's own zero: a clamp loses the sign of -0.0
         tiny = self.clean.abs().clamp(max=torch.finfo(x.dtype).tiny).copysign(self.clean)
         return torch.where(y == 0, tiny, y)  # where the clean voxel is 0, so is tiny
 
@@ -152,7 +153,7 @@ class Box:
     def inside(self, x: Image) -> Bool[Tensor, "b"]:
         """Against the bounds themselves."""
         fits = (x >= self.lower) & (x <= self.upper)
-        if self.crosses:
+        if self.zeros:
             fits &= (x != 0) | (self.clean == 0)
         return fits.flatten(1).all(1)
 
@@ -176,14 +177,14 @@ class Box:
         clean, lower, upper, radius, support = (
             t[index] for t in (self.clean, self.lower, self.upper, self.radius, self.support)
         )
-        return Box(clean, lower, upper, radius, support, self.crosses)
+        return Box(clean, lower, upper, radius, support, self.zeros)
 
 
 def _lowest(
-    clean: Float[Tensor, "*s"], radius: Float[Tensor, ""], low: float, dtype: torch.dtype
+    clean: Float[Tensor, "*s"], reach: Float[Tensor, "*s"], low: float, dtype: torch.dtype
 ) -> Float[Tensor, "*s"]:
     """The smallest number of the precision inside ball and range, from float64 values, which round themselves."""
-    bound = (clean - radius).clamp(min=low).minimum(clean)
+    bound = (clean - reach).clamp(min=low).minimum(clean)
     lowest = bound.to(dtype)
-    outside = (lowest.double() < bound) | (clean - lowest.double() > radius)
+    outside = (lowest.double() < bound) | (clean - lowest.double() > reach)
     return torch.where(outside, lowest.nextafter(lowest.new_tensor(torch.inf)), lowest)

@@ -65,13 +65,13 @@ class _Standardise(Function):
     def forward(ctx: Any, x: Image, mask: Bool[Tensor, "b c *s"]) -> Image:
         axes = tuple(range(2, x.ndim))
         n = mask.sum(axes, keepdim=True).clamp(min=1)
-        mean = torch.where(mask, x, 0).sum(axes, keepdim=True) / n
-        z = torch.where(mask, x - mean, x)
-        spread = (torch.where(mask, z, 0).square().sum(axes, keepdim=True) / n).sqrt()
+        mean = x.sum(axes, keepdim=True) / n  # outside the mask x is 0
+        z = (x - mean).mul_(mask)
+        spread = (z.square().sum(axes, keepdim=True) / n).sqrt()
         # A constant's mean is rounded, and what is left of it is no spread: 16 roundings of the mean are within reach.
         varies = spread > 16 * torch.finfo(x.dtype).eps * mean.abs()
         spread = torch.where(varies, spread, 1)
-        z = torch.where(mask, z / spread, z)
+        z.div_(spread)
         ctx.save_for_backward(z, mask, n, spread, varies)
         return z
 
@@ -80,7 +80,7 @@ class _Standardise(Function):
     def backward(ctx: Any, g: Image) -> tuple[Image, None]:
         z, mask, n, spread, varies = ctx.saved_tensors
         axes = tuple(range(2, g.ndim))
-        inside = torch.where(mask, g, 0)
-        mean = inside.sum(axes, keepdim=True) / n
-        slope = torch.where(varies, (inside * z).sum(axes, keepdim=True) / n, 0)
-        return torch.where(mask, (inside - mean - z * slope) / spread, g), None
+        mean = (g * mask).sum(axes, keepdim=True) / n
+        slope = torch.where(varies, (g * z).sum(axes, keepdim=True) / n, 0)  # outside the mask z is 0
+        inside = torch.addcmul(g, z, slope, value=-1).sub_(mean).div_(spread)
+        return torch.where(mask, inside, g, out=inside), None

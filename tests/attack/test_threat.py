@@ -280,7 +280,7 @@ def test_near_starts_at_the_nearest_allowed_input() -> None:
 def test_a_voxel_that_would_land_on_zero_keeps_its_sign(value: float) -> None:
     x = torch.tensor([[[value, -value, 2 * value]]])
     box = Linf(Budget(value, Unit.STORED), None)(x, x != 0)
-    assert box.crosses
+    assert box.zeros
     landed = box.project(torch.zeros(1, 1, 3))
     assert torch.equal(landed.sign(), torch.tensor([[[1.0, -1.0, 1.0]]]))
     assert landed[0, 0, :2].abs().max() <= TINY
