@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
-import json
-import os
-import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from medadv.atomic import write_atomically
 from medadv.data.brats import brats_cohort
 from medadv.data.case import Case, Cohort, Refusal
 from medadv.data.msd import msd_cohort
@@ -19,6 +14,8 @@ from medadv.data.phantom import phantom
 from medadv.errors import ConfigError
 from medadv.labels import LabelScheme
 from medadv.study.inputs import Digests, examine
+from medadv.study.names import Names
+from medadv.study.progress import Watch
 from medadv.study.spec import BratsData, MsdData, Split, Study
 
 
@@ -40,7 +37,7 @@ class Parts:
     digests: Mapping[str, Digests]
 
 
-def gather(study: Study, folder: Path) -> Parts:
+def gather(study: Study, folder: Path, names: Names, watch: Watch) -> Parts:
     """Import the study's data, pass every case through the gate, and split what is left.
 
     Cases are examined before the split, so that one bad case moves no other from one part to another.
@@ -48,12 +45,14 @@ def gather(study: Study, folder: Path) -> Parts:
     Args:
         study: the specification.
         folder: the run's folder; phantoms are written into it, and the table of pseudonyms.
+        names: what the cases are called in the results.
+        watch: told of the reading.
 
     Raises:
         ConfigError: no such data, or a split that the data cannot serve.
     """
     cohort = _imported(study, folder)
-    digests, refused = examine(cohort.cases, folder / "inputs.json")
+    digests, refused = examine(cohort.cases, folder / "inputs.json", watch)
     refused = [*cohort.refused, *refused]
     usable = [case for case in cohort.cases if case.case in digests]
     if not usable:
@@ -69,62 +68,12 @@ def gather(study: Study, folder: Path) -> Parts:
             got=f"{len(usable)} usable cases, {len(parts[0])} to train, {len(parts[1])} to validate",
             advice="lower split.train and split.validate",
         )
-    names = Names.of(cohort) if study.ids == "pseudonyms" else Names({})
-    names.keep(folder / "ids.local.json")
+    ids = {c.case for c in cohort.cases} | {r.case for r in refused} | {c.patient for c in cohort.cases if c.patient}
+    names.keep(ids, folder / "ids.local.json")
     train, validate, test = ([names.renamed(case) for case in part] for part in parts)
-    hidden = [Refusal(names[r.case], r.reason, names.disguised(r.message)) for r in refused]
+    hidden = [Refusal(names[r.case], r.reason, names.disguised(r.message, ids)) for r in refused]
     known = {names[case]: digest for case, digest in digests.items()}
     return Parts(train, validate, test, hidden, cohort.modalities, cohort.scheme, known)
-
-
-@dataclass(frozen=True)
-class Names:
-    """Id → pseudonym, by a key that stays in the user's configuration folder. Empty: ids as they are."""
-
-    table: Mapping[str, str]
-
-    @classmethod
-    def of(cls, cohort: Cohort) -> Names:
-        """Keyed pseudonyms for every case and patient of a cohort."""
-        key = _key()
-        ids = {c.case for c in cohort.cases} | {r.case for r in cohort.refused}
-        ids |= {c.patient for c in cohort.cases if c.patient is not None}
-        return cls({i: "c" + hmac.new(key, i.encode(), hashlib.sha256).hexdigest()[:12] for i in sorted(ids)})
-
-    def __getitem__(self, name: str) -> str:
-        return self.table.get(name, name)
-
-    def renamed(self, case: Case) -> Case:
-        """The case under its name in the study."""
-        patient = None if case.patient is None else self[case.patient]
-        return replace(case, case=self[case.case], patient=patient)
-
-    def disguised(self, text: str) -> str:
-        """A message with every id in it replaced; the longest first, since one id may begin another."""
-        for name in sorted(self.table, key=len, reverse=True):
-            text = text.replace(name, self.table[name])
-        return text
-
-    def keep(self, path: Path) -> None:
-        """Write the table where only its owner can read it."""
-        if not self.table:
-            return
-
-        def fill(temporary: Path) -> None:
-            temporary.write_text(json.dumps(dict(self.table), indent=1), encoding="utf-8")
-
-        write_atomically(path, fill)
-        path.chmod(0o600)
-
-
-def _key() -> bytes:
-    """The user's key of pseudonyms, made on first use."""
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "medadv"
-    path = home / "pseudonyms.key"
-    if not path.exists():
-        write_atomically(path, lambda temporary: temporary.write_bytes(secrets.token_bytes(32)))
-        path.chmod(0o600)
-    return path.read_bytes()
 
 
 def _imported(study: Study, folder: Path) -> Cohort:

@@ -18,6 +18,7 @@ import yaml
 from medadv.atomic import write_text
 from medadv.data.case import Refusal
 from medadv.errors import RunError
+from medadv.study.names import Names
 from medadv.study.records import Record, read_record, record_path, write_record
 from medadv.study.spec import Study, Volumes
 from medadv.study.stats import PrimaryFamily
@@ -30,7 +31,7 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def open(cls, study: Study, runs: Path) -> RunFolder:
+    def open(cls, study: Study, runs: Path, names: Names) -> RunFolder:
         """The folder of a study, made if it is missing; its resolved specification is written.
 
         Raises:
@@ -38,7 +39,7 @@ class RunFolder:
         """
         path = runs / study.study
         specification = path / "study.yaml"
-        content = study.model_dump(mode="json", by_alias=True)
+        content = _public(study.model_dump(mode="json", by_alias=True), names)
         if specification.exists():
             _refuse_another(yaml.safe_load(specification.read_text(encoding="utf-8")), content, path)
         elif path.is_dir() and any(path.iterdir()):
@@ -163,6 +164,15 @@ class RunFolder:
             aside = self._aside(path)
             aside.parent.mkdir(parents=True, exist_ok=True)
             path.replace(aside)
+
+
+def _public(content: dict[str, Any], names: Names) -> dict[str, Any]:
+    """A specification with the names that results give: ids and paths are private where names are pseudonyms."""
+    split = content["split"]
+    content["split"] = {k: [names[i] for i in v] if isinstance(v, list) else v for k, v in split.items()}
+    if names.key is not None and content["data"].get("root") is not None:
+        content["data"]["root"] = "private"
+    return content
 
 
 def _refuse_another(old: Any, new: dict[str, Any], path: Path) -> None:

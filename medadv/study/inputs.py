@@ -16,6 +16,7 @@ from medadv.atomic import write_text
 from medadv.data.case import Case, Refusal, Volume
 from medadv.data.files import content_digest, label_digest, read
 from medadv.errors import CaseError, Reason
+from medadv.study.progress import Watch
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,13 @@ class Digests:
     label: str | None
 
 
-def examine(cases: Sequence[Case], memory: Path) -> tuple[dict[str, Digests], list[Refusal]]:
+def examine(cases: Sequence[Case], memory: Path, watch: Watch) -> tuple[dict[str, Digests], list[Refusal]]:
     """Read every case that is not remembered.
 
     Args:
         cases: what an importer found.
         memory: the file that remembers what passed.
+        watch: told of the reading.
 
     Returns:
         Case → digests of those that can be used, and why the others cannot.
@@ -40,8 +42,10 @@ def examine(cases: Sequence[Case], memory: Path) -> tuple[dict[str, Digests], li
     passed: dict[str, Digests] = {}
     refused: list[Refusal] = []
     kept: dict[str, Digests] = {}
+    watch.task("read", len(cases))
     for case in cases:
         stamp = _stamp(case)
+        watch.step()
         try:
             digests = remembered.get(stamp) or digests_of(read_labelled(case))
         except CaseError as error:

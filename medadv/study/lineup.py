@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import overload
 
 import torch
 from torch import nn
@@ -25,7 +27,11 @@ from medadv.victims.head import make_head
 from medadv.victims.networks import build_network
 from medadv.victims.segmentation import Segmenter
 
+MEMORY = 4 * 2**30
+"""How many bytes of training cases are kept in memory."""
+
 Given = Segmenter | nn.Module
+"""What Python may bring in: a victim, or a bare network."""
 
 
 def line_up(
@@ -105,11 +111,10 @@ def _train(name: str, spec: VictimSpec, seed: int, parts: Parts, folder: Path, w
         torch.manual_seed(seed)
         network = build_network(spec.network, len(parts.modalities), len(head.channels))
     victim = Segmenter(network, head, parts.modalities, spec.normalise, spec.inference)
-    crops = Crops(_examples(victim, parts.train), spec.training.roi, spec.training.batch, spec.training.flips, seed)
-    held_out = [read_labelled(case) for case in parts.validate]
+    crops = Crops(_Examples(victim, parts.train), spec.training.roi, spec.training.batch, spec.training.flips, seed)
 
     def validate() -> float:
-        return 1 - sum(_dice_lost(victim, volume) for volume in held_out) / len(held_out)
+        return 1 - sum(_dice_lost(victim, read_labelled(case)) for case in parts.validate) / len(parts.validate)
 
     def told(point: Point, _steps: int) -> None:
         watch.step(f"loss {point.loss:.3f}" + (f", validation Dice {point.dice:.3f}" if point.dice is not None else ""))
@@ -128,13 +133,32 @@ def _train(name: str, spec: VictimSpec, seed: int, parts: Parts, folder: Path, w
     return victim
 
 
-def _examples(victim: Segmenter, cases: Sequence[Case]) -> list[Example]:
-    examples = []
-    for case in cases:
-        volume = read_labelled(case)
-        assert volume.truth is not None
-        examples.append(Example(victim.normalise(volume.x[None])[0], volume.truth))
-    return examples
+class _Examples(Sequence[Example]):
+    """The training cases, normalised whole. As many as fit into ``MEMORY`` stay there; the others are read again."""
+
+    def __init__(self, victim: Segmenter, cases: Sequence[Case]) -> None:
+        self._cases = cases
+
+        def prepared(index: int) -> Example:
+            volume = read_labelled(cases[index])
+            assert volume.truth is not None
+            return Example(victim.normalise(volume.x[None])[0], volume.truth)
+
+        first = prepared(0)
+        size = first.z.nbytes + first.truth.nbytes
+        self._prepared = lru_cache(maxsize=max(1, MEMORY // size))(prepared)
+
+    def __len__(self) -> int:
+        return len(self._cases)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self._prepared(i) for i in range(*index.indices(len(self)))]
+        return self._prepared(index)
 
 
 def _dice_lost(victim: Segmenter, volume: Volume) -> float:

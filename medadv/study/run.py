@@ -16,6 +16,7 @@ from medadv.study.conditions import Condition, conditions, primary_conditions
 from medadv.study.folder import RunFolder
 from medadv.study.lineup import Given, line_up
 from medadv.study.load import load_study
+from medadv.study.names import Names
 from medadv.study.progress import Silent, Watch
 from medadv.study.records import read_records
 from medadv.study.report import build
@@ -150,9 +151,10 @@ class _Stage:
     def prepared(
         cls, study: Study, given: Mapping[str, Given], runs: Path, watch: Watch, may_train: bool
     ) -> _Stage:
-        folder = RunFolder.open(study, runs)
+        names = Names.pseudonyms() if study.ids == "pseudonyms" else Names(None)
+        folder = RunFolder.open(study, runs, names)
         watch.say(f"study {study.study} in {folder.path}")
-        parts = gather(study, folder.path)
+        parts = gather(study, folder.path, names, watch)
         for case in (*parts.train, *parts.validate):
             folder.release(case.case)
         for refusal in parts.refused:

@@ -1,0 +1,67 @@
+"""What cases and patients are called in results: keyed pseudonyms, or their own ids where the data are public.
+
+The key stays in the user's configuration folder and the table in the run's; both are readable by their owner alone.
+This is no de-identification: voxels and headers of the user's files are not touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from medadv.atomic import write_atomically
+from medadv.data.case import Case
+
+
+@dataclass(frozen=True)
+class Names:
+    """Id → the name that results give it.
+
+    Attributes:
+        key: of the pseudonyms; None for ids as they are.
+    """
+
+    key: bytes | None
+
+    @classmethod
+    def pseudonyms(cls) -> Names:
+        """Pseudonyms by the user's own key, which is made on first use."""
+        home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "medadv"
+        path = home / "pseudonyms.key"
+        if not path.exists():
+            write_atomically(path, lambda temporary: _private(temporary, secrets.token_bytes(32)))
+            path.chmod(0o600)
+        return cls(path.read_bytes())
+
+    def __getitem__(self, name: str) -> str:
+        if self.key is None:
+            return name
+        return "c" + hmac.new(self.key, name.encode(), hashlib.sha256).hexdigest()[:12]
+
+    def renamed(self, case: Case) -> Case:
+        """The case under its name in the results."""
+        return replace(case, case=self[case.case], patient=None if case.patient is None else self[case.patient])
+
+    def disguised(self, text: str, ids: Iterable[str]) -> str:
+        """A message with these ids replaced; the longest first, since one id may begin another."""
+        for name in sorted(ids, key=len, reverse=True):
+            text = text.replace(name, self[name])
+        return text
+
+    def keep(self, ids: Iterable[str], path: Path) -> None:
+        """Write the table of names, unless ids stay as they are."""
+        if self.key is not None:
+            table = json.dumps({name: self[name] for name in sorted(ids)}, indent=1)
+            write_atomically(path, lambda temporary: _private(temporary, table.encode()))
+            path.chmod(0o600)
+
+
+def _private(path: Path, content: bytes) -> None:
+    path.touch(0o600)
+    path.write_bytes(content)
