@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def gather(study: Study, folder: Path, names: Names, watch: Watch) -> Parts:
             got="\n       ".join(f"{r.case}: {r.message.splitlines()[0]}" for r in refused[:3]),
             advice="check data.root, data.importer and data.release",
         )
-    parts = _split(usable, study.split, study.seed)
+    parts = _split(usable, study.split, study.seed, {refusal.case for refusal in refused})
     if not parts[2]:
         raise ConfigError(
             "no case is left to be attacked",
@@ -90,7 +90,9 @@ def _imported(study: Study, folder: Path) -> Cohort:
     return cohort
 
 
-def _split(cases: Sequence[Case], split: Split, seed: int) -> tuple[list[Case], list[Case], list[Case]]:
+def _split(
+    cases: Sequence[Case], split: Split, seed: int, refused: Set[str]
+) -> tuple[list[Case], list[Case], list[Case]]:
     """Whole patients: those that are named, then the others in the order of a seeded hash of their ids."""
     patients: dict[str, list[Case]] = {}
     for case in cases:
@@ -98,7 +100,7 @@ def _split(cases: Sequence[Case], split: Split, seed: int) -> tuple[list[Case], 
     by_id = {case.case: case for case in cases}
     wanted = {"train": split.train, "validate": split.validate_, "test": split.test}
     parts = {
-        role: [_named(by_id, name, role) for name in names] if isinstance(names, tuple) else []
+        role: _named(by_id, names, role, refused) if isinstance(names, tuple) else []
         for role, names in wanted.items()
     }
     named = [patient for part in parts.values() for patient in {case.patient or case.case for case in part}]
@@ -118,9 +120,14 @@ def _split(cases: Sequence[Case], split: Split, seed: int) -> tuple[list[Case], 
     return parts["train"], parts["validate"], parts["test"]
 
 
-def _named(cases: Mapping[str, Case], name: str, role: str) -> Case:
-    if name not in cases:
+def _named(cases: Mapping[str, Case], names: Sequence[str], role: str, refused: Set[str]) -> list[Case]:
+    """The cases of a list. Those that were refused are in quarantine, and the others go on without them."""
+    if unknown := [name for name in names if name not in cases and name not in refused]:
         raise ConfigError(
-            f"split.{role} names a case that cannot be used", got=name, expected=f"one of {list(cases)[:5]} …"
+            f"split.{role} names cases that the data does not have",
+            got=unknown[:5],
+            expected=f"some of {list(cases)[:5]} …",
         )
-    return cases[name]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"split.{role} names a case twice", got=twice)
+    return [cases[name] for name in names if name in cases]

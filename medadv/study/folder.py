@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,8 +14,9 @@ from typing import Any
 import torch
 import yaml
 
-from medadv.atomic import write_text
+from medadv.atomic import UNFINISHED, move, remove, write_text
 from medadv.data.case import Refusal
+from medadv.data.files import MARK
 from medadv.errors import RunError
 from medadv.study.names import Names
 from medadv.study.records import Record, read_record, record_path, write_record
@@ -41,8 +41,8 @@ class RunFolder:
         specification = path / "study.yaml"
         content = _public(study.model_dump(mode="json", by_alias=True), names)
         if specification.exists():
-            _refuse_another(yaml.safe_load(specification.read_text(encoding="utf-8")), content, path)
-        elif path.is_dir() and any(path.iterdir()):
+            _refuse_another(_stored(specification), content, path)
+        elif path.is_dir() and any(not there.name.startswith(UNFINISHED) for there in path.iterdir()):
             raise RunError(
                 f"the folder {path} holds something that is no study",
                 advice="give the study another name, or another folder with --runs",
@@ -61,7 +61,7 @@ class RunFolder:
         declared = family.model_dump(mode="json")
         if lines and json.loads(lines[-1])["primary"] == declared:
             return
-        scored = next((self.path / "records").glob("*/*/*.json"), None) is not None
+        scored = any(True for _ in self._records())
         entry = {
             "primary": declared,
             "declared": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -89,12 +89,12 @@ class RunFolder:
         path = record_path(self.path, victim, condition, case, key)
         aside = self._aside(path)
         if not path.exists() and aside.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside.replace(path)
+            move(aside, path)
         if not path.exists():
             return None
         record = read_record(path)
-        self._set_aside(other for other in path.parent.glob(f"{case}.*.json") if other != path)
+        self._set_aside(other for other in self._records(victim, condition, case) if other != path)
+        self._disown(record)
         return record
 
     def finish(self, record: Record, seconds: float) -> None:
@@ -103,12 +103,13 @@ class RunFolder:
         timing = self.path / "timings" / path.relative_to(self.path / "records")
         write_text(timing, json.dumps({"seconds": round(seconds, 3)}))
         write_record(self.path, record)
-        self._set_aside(other for other in path.parent.glob(f"{record.case}.*.json") if other != path)
+        others = self._records(record.victim, record.condition, record.case)
+        self._set_aside(other for other in others if other != path)
 
     def keep_only(self, victims: Sequence[str], conditions: Sequence[str], cases: Sequence[str]) -> None:
         """Set aside the records of what the study no longer asks for."""
-        for path in (self.path / "records").glob("*/*/*.json"):
-            victim, condition, case = path.parts[-3], path.parts[-2], path.name.rsplit(".", 2)[0]
+        for path in list(self._records()):
+            victim, condition, case = path.parts[-3], path.parts[-2], _case_of(path)
             if victim not in victims or condition not in conditions or case not in cases:
                 self._set_aside([path])
 
@@ -118,16 +119,19 @@ class RunFolder:
         write_text(self.path / "quarantine" / f"{refusal.case}.json", json.dumps(entry, indent=1))
 
     def set_aside(self, case: str) -> None:
-        """A case that is refused half way has no records."""
-        self._set_aside((self.path / "records").glob(f"*/*/{case}.*.json"))
+        """A case that is refused half way has no records and no files."""
+        self._set_aside(self._records(case=case))
+        for condition in (self.path / "volumes").glob("*/*"):
+            remove(condition / case)
 
     def release(self, case: str) -> None:
         """A case that is used is not in quarantine (any more)."""
-        (self.path / "quarantine" / f"{case}.json").unlink(missing_ok=True)
+        remove(self.path / "quarantine" / f"{case}.json")
 
     def quarantined(self) -> list[dict[str, str]]:
         """All cases that are not used, gathered into ``quarantine.json``."""
-        entries = [json.loads(path.read_text("utf-8")) for path in sorted((self.path / "quarantine").glob("*.json"))]
+        files = sorted((self.path / "quarantine").glob("*.json"))
+        entries = [json.loads(path.read_text("utf-8")) for path in files if not path.name.startswith(UNFINISHED)]
         write_text(self.path / "quarantine.json", json.dumps(entries, indent=1))
         return entries
 
@@ -143,7 +147,7 @@ class RunFolder:
         finished = [
             read_record(path)
             for case in folder.iterdir()
-            for path in (self.path / "records" / victim / condition).glob(f"{case.name}.*.json")
+            for path in self._records(victim, condition, case.name)
         ]
         dice = {
             record.case: score.value
@@ -154,16 +158,36 @@ class RunFolder:
         worst = sorted(dice, key=lambda case: (dice[case], case))[: volumes.count if volumes.keep == "worst" else 0]
         for record in finished:
             if record.case not in worst:
-                shutil.rmtree(folder / record.case)
+                remove(folder / record.case)
+
+    def _records(self, victim: str = "*", condition: str = "*", case: str | None = None) -> Iterator[Path]:
+        """The finished cells of one case, or of all."""
+        for path in (self.path / "records").glob(f"{victim}/{condition}/*.json"):
+            # Compared whole: one case's name may begin with another's and a dot.
+            if not path.name.startswith(UNFINISHED) and case in (None, _case_of(path)):
+                yield path
+
+    def _disown(self, record: Record) -> None:
+        """Delete files that lie where a cell's belong, and are those of another form of the study."""
+        folder = self.volume(record.victim, record.condition, record.case)
+        try:
+            delivered = json.loads((folder / f"{MARK}.json").read_text(encoding="utf-8"))["files"]
+        except (OSError, ValueError, KeyError):
+            return  # without this note nobody takes the files for a result
+        if delivered != record.delivered:
+            remove(folder)
 
     def _aside(self, path: Path) -> Path:
         return self.path / "superseded" / path.relative_to(self.path / "records")
 
     def _set_aside(self, paths: Iterable[Path]) -> None:
         for path in list(paths):
-            aside = self._aside(path)
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(aside)
+            move(path, self._aside(path))
+
+
+def _case_of(path: Path) -> str:
+    """The case in the name of a record, ``<case>.<key>.json``."""
+    return path.name.rsplit(".", 2)[0]
 
 
 def _public(content: dict[str, Any], names: Names) -> dict[str, Any]:
@@ -175,21 +199,43 @@ def _public(content: dict[str, Any], names: Names) -> dict[str, Any]:
     return content
 
 
-def _refuse_another(old: Any, new: dict[str, Any], path: Path) -> None:
-    """A folder belongs to one study: its data, split, seed and the victims it has may not change under its results."""
+def _stored(specification: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(specification.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and all(isinstance(content[key], dict) for key in ("data", "victims")):
+            return content
+        problem: object = "no study"
+    except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
+        problem = error
+    raise RunError(f"{specification} is damaged", got=problem, advice="give the study another name")
+
+
+def _refuse_another(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:
+    """A folder belongs to one study: what its results rest on may not change under them.
+
+    Where nothing rests on a setting yet, it may change: a first attempt may have failed.
+    """
+    made = {place for place in ("records", "superseded", "victims", "phantom") if (path / place).is_dir()}
 
     def identity(content: dict[str, Any]) -> dict[str, Any]:
-        parts = {name: content.get(name) for name in ("seed", "ids", "split")}
-        parts |= {f"data.{k}": v for k, v in content.get("data", {}).items() if k != "root"}
-        shared = set(old.get("victims", {})) & set(new["victims"])
-        for name in shared:  # where weights lie may change; what they are is in every record's key
-            parts[f"victims.{name}"] = {k: v for k, v in content["victims"][name].items() if k != "weights"}
+        parts: dict[str, Any] = {}
+        if made:
+            parts |= {"seed": content.get("seed")}
+            parts |= {f"data.{k}": v for k, v in content["data"].items() if k != "root"}
+        if made - {"phantom"}:
+            parts |= {name: content.get(name) for name in ("ids", "split")}
+        for name in set(old["victims"]) & set(new["victims"]):
+            # Where weights lie may change; what they are is in every record's key.
+            if any((path / place / name).is_dir() for place in ("records", "superseded", "victims")):
+                parts[f"victims.{name}"] = {k: v for k, v in content["victims"][name].items() if k != "weights"}
         return parts
 
-    if not isinstance(old, dict):
-        raise RunError(f"{path / 'study.yaml'} is damaged", advice="give the study another name")
     before, now = identity(old), identity(new)
-    changed = [f"{key}: {before.get(key)} there, {now.get(key)} here" for key in now if before.get(key) != now.get(key)]
+    changed = [
+        f"{name}: {before.get(name)} there, {now.get(name)} here"
+        for name in sorted(before | now)
+        if before.get(name) != now.get(name)
+    ]
     if changed:
         raise RunError(
             f"the folder {path} belongs to another study",

@@ -18,6 +18,9 @@ from medadv.study.spec import Study
 
 LARGEST = 1_000_000
 
+# A date that is none and a number of too many digits are ValueErrors; brackets in brackets exhaust the parser.
+_NO_YAML = (yaml.YAMLError, ValueError, RecursionError)
+
 
 class _Loader(yaml.SafeLoader):
     """YAML without code, aliases or a key given twice."""
@@ -58,7 +61,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"there is no study at {path}", got=error, advice="check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except _NO_YAML as error:
         raise ConfigError(f"{path.name} is no plain YAML", got=error) from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path.name} is no study", got=type(content).__name__, expected="keys and values")
@@ -92,7 +95,7 @@ def _put(content: dict[str, Any], override: str) -> None:
             raise ConfigError(f"{override!r} goes into {parent!r}, which holds a value and no keys")
     try:
         place[last] = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except _NO_YAML as error:
         raise ConfigError(f"the value of {key} is no YAML", got=error) from error
 
 

@@ -15,8 +15,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medadv.atomic import write_atomically
+from medadv.atomic import write_atomically, writing
 from medadv.data.case import Case
+from medadv.errors import RunError
+
+KEY_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,26 @@ class Names:
 
     @classmethod
     def pseudonyms(cls) -> Names:
-        """Pseudonyms by the user's own key, which is made on first use."""
+        """Pseudonyms by the user's own key, which is made on first use.
+
+        Raises:
+            RunError: the key can neither be made nor read.
+        """
         home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "medadv"
         path = home / "pseudonyms.key"
         if not path.exists():
-            write_atomically(path, lambda temporary: _private(temporary, secrets.token_bytes(32)))
-            path.chmod(0o600)
-        return cls(path.read_bytes())
+            content = secrets.token_bytes(KEY_BYTES)
+            write_atomically(path, lambda temporary: temporary.write_bytes(content), mode=0o600)
+        with writing(path):
+            key = path.read_bytes()
+        if len(key) != KEY_BYTES:
+            raise RunError(
+                "the key of the pseudonyms is damaged",
+                got=f"{len(key)} bytes",
+                expected=f"{KEY_BYTES} bytes",
+                advice=f"restore {path}; under a new key, cases get other names than in earlier studies",
+            )
+        return cls(key)
 
     def __getitem__(self, name: str) -> str:
         if self.key is None:
@@ -58,10 +74,4 @@ class Names:
         """Write the table of names, unless ids stay as they are."""
         if self.key is not None:
             table = json.dumps({name: self[name] for name in sorted(ids)}, indent=1)
-            write_atomically(path, lambda temporary: _private(temporary, table.encode()))
-            path.chmod(0o600)
-
-
-def _private(path: Path, content: bytes) -> None:
-    path.touch(0o600)
-    path.write_bytes(content)
+            write_atomically(path, lambda temporary: temporary.write_text(table, encoding="utf-8"), mode=0o600)

@@ -53,7 +53,7 @@ class Bars:
 
     def say(self, message: str) -> None:
         """A line above the bars."""
-        self._progress.console.print(message, highlight=False)
+        self._progress.console.print(message, markup=False, highlight=False)
 
     def task(self, title: str, total: int) -> None:
         """A new bar."""
@@ -74,7 +74,7 @@ class Lines:
 
     def say(self, message: str) -> None:
         """One line."""
-        self._console.print(message, highlight=False, soft_wrap=True)
+        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     def task(self, title: str, total: int) -> None:
         """One line, and the clock starts."""
@@ -100,13 +100,13 @@ def watching(console: Console) -> Iterator[Watch]:
         yield Lines(console)
         return
     columns = (
-        TextColumn("{task.description:<28}"),
+        TextColumn("{task.description:<28}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", style="dim"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
     )
     with Progress(*columns, console=console) as progress:
         yield Bars(progress)
