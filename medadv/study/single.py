@@ -57,8 +57,8 @@ def attack_one(
     delivered = read(write(volume, result.x[0], out, stem=volume.case.case, note=note)).x
     answer, fooled = (victim.predict(x[None])[0] for x in (volume.x, delivered))
     before, after = (score(p, truth, scheme, volume.spacing, scheme.names) for p in (answer, fooled))
-    yield f"{volume.case.case}: budget {amount}, {steps} steps, {result.passes.forward} forward and "
-    f"{result.passes.backward} backward passes, {result.seconds:.1f} s"
+    spent = f"{result.passes.forward} forward and {result.passes.backward} backward passes"
+    yield f"{volume.case.case}: budget {amount}, steps {steps}, {spent}, {result.seconds:.1f} s"
     for clean, adversarial in zip(before, after, strict=True):
         if clean.metric == "dice":
             yield f"  Dice {clean.region:<12} {clean.value:.3f} -> {adversarial.value:.3f}"
