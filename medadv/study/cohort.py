@@ -26,6 +26,7 @@ class Parts:
     Attributes:
         refused: the cases that are not used.
         digests: case → the digests of its voxels and label.
+        names, ids: what ids are told as, and all ids that the data have.
     """
 
     train: Sequence[Case]
@@ -35,6 +36,12 @@ class Parts:
     modalities: tuple[str, ...]
     scheme: LabelScheme
     digests: Mapping[str, Digests]
+    names: Names
+    ids: Set[str]
+
+    def disguised(self, text: str) -> str:
+        """A message as results may hold it: files are called after cases."""
+        return self.names.disguised(text, self.ids)
 
 
 def gather(study: Study, folder: Path, names: Names, watch: Watch) -> Parts:
@@ -73,7 +80,7 @@ def gather(study: Study, folder: Path, names: Names, watch: Watch) -> Parts:
     train, validate, test = ([names.renamed(case) for case in part] for part in parts)
     hidden = [Refusal(names[r.case], r.reason, names.disguised(r.message, ids)) for r in refused]
     known = {names[case]: digest for case, digest in digests.items()}
-    return Parts(train, validate, test, hidden, cohort.modalities, cohort.scheme, known)
+    return Parts(train, validate, test, hidden, cohort.modalities, cohort.scheme, known, names, ids)
 
 
 def _imported(study: Study, folder: Path) -> Cohort:

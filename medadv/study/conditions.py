@@ -13,8 +13,9 @@ from medadv.attack.budget import Budget
 from medadv.attack.loop import Adversarial
 from medadv.attack.rng import Rng
 from medadv.attack.threat import Linf
+from medadv.study.attacks import AttackSpec
 from medadv.study.records import Presented
-from medadv.study.spec import AttackSpec, Study
+from medadv.study.spec import Study
 from medadv.victims.segmentation import Segmenter
 
 Image = Float[Tensor, "1 c *s"]

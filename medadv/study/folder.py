@@ -124,9 +124,12 @@ class RunFolder:
         for condition in (self.path / "volumes").glob("*/*"):
             remove(condition / case)
 
-    def release(self, case: str) -> None:
-        """A case that is used is not in quarantine (any more)."""
-        remove(self.path / "quarantine" / f"{case}.json")
+    def release(self, cases: Iterable[str] | None = None) -> None:
+        """Cases that are used are not in quarantine (any more); None for all."""
+        if cases is None:
+            remove(self.path / "quarantine")
+        for case in cases or ():
+            remove(self.path / "quarantine" / f"{case}.json")
 
     def quarantined(self) -> list[dict[str, str]]:
         """All cases that are not used, gathered into ``quarantine.json``."""

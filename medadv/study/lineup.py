@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import overload
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from medadv.attack.checks import check_steady
 from medadv.attack.objective import dice_lost
+from medadv.attack.victim import held_still
 from medadv.data.case import Case, Volume
 from medadv.defense.crops import Crops, Example
 from medadv.defense.lessons import Plain
 from medadv.defense.training import Point, fit
-from medadv.errors import ConfigError, RunError
+from medadv.errors import ConfigError, GradientError, RunError, VictimError
 from medadv.study.cells import Contestant
 from medadv.study.cohort import Parts
 from medadv.study.folder import RunFolder
@@ -98,13 +102,50 @@ def _check_fit(name: str, victim: Segmenter, parts: Parts) -> None:
         )
 
 
+def try_out(contestant: Contestant, x: Float[Tensor, "1 c *s"]) -> None:
+    """Ask a victim once before a study rests on its answers.
+
+    Raises:
+        VictimError: it cannot answer this case, or answers differently when it is asked again.
+        GradientError: its answer has no gradient.
+    """
+    victim = contestant.victim
+    with _sizes_fit(contestant.name):
+        check_steady(victim, x)
+    with held_still(victim.modules()):
+        x = x.clone().requires_grad_()
+        try:
+            torch.autograd.grad(victim(x).sum(), x)
+        except RuntimeError as error:
+            raise GradientError(
+                f"the answer of the victim {contestant.name!r} cannot be differentiated",
+                got=str(error).splitlines()[0],
+                cause="a detach(), a no_grad(), a step through NumPy or a rounding inside the network",
+                advice="look for what cuts the graph between the network's input and its answer",
+            ) from error
+
+
+@contextmanager
+def _sizes_fit(name: str) -> Iterator[None]:
+    """What networks raise about sizes is torch's; what is wrong is the study's."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise VictimError(
+            f"the victim {name!r} cannot answer crops, windows or volumes of this size",
+            got=str(error).splitlines()[0],
+            cause="sizes that the network cannot halve and double again, or a network for another number of axes",
+            advice="let training.roi and inference.roi be multiples of all strides together, e.g. of 16",
+        ) from error
+
+
 def _train(name: str, spec: VictimSpec, seed: int, parts: Parts, folder: Path, watch: Watch) -> Segmenter:
     """Train a victim on the clean training cases and keep it."""
     if not parts.train or not parts.validate:
         raise ConfigError(
             f"the victim {name!r} has no weights, and there is nothing to train it on",
             got=f"{len(parts.train)} training and {len(parts.validate)} validation cases",
-            advice="set split.train and split.validate, or victims.{name}.weights",
+            advice=f"set split.train and split.validate, or victims.{name}.weights",
         )
     head = make_head(spec.head, parts.scheme, spec.regions)
     with torch.random.fork_rng():
@@ -119,9 +160,13 @@ def _train(name: str, spec: VictimSpec, seed: int, parts: Parts, folder: Path, w
     def told(point: Point, _steps: int) -> None:
         watch.step(f"loss {point.loss:.3f}" + (f", validation Dice {point.dice:.3f}" if point.dice is not None else ""))
 
+    lesson = Plain(network, head)
+    with _sizes_fit(name), held_still([network]), torch.no_grad():
+        lesson(crops(0))
+        victim(read_labelled(parts.validate[0]).x[None])
     watch.task(f"train {name}", spec.training.steps)
     fit(
-        Plain(network, head),
+        lesson,
         network,
         crops,
         spec.training.schedule(seed),

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medadv.atomic import write_text
-from medadv.attack.checks import check_steady
 from medadv.data.case import Case, Refusal
 from medadv.errors import CaseError, ConfigError, RunError
 from medadv.study.cells import Bench, Cell, Contestant
 from medadv.study.cohort import Parts, gather
 from medadv.study.conditions import Condition, conditions, primary_conditions
 from medadv.study.folder import RunFolder
-from medadv.study.lineup import Given, line_up
+from medadv.study.lineup import Given, line_up, try_out
 from medadv.study.load import load_study
 from medadv.study.names import Names
 from medadv.study.progress import Silent, Watch
@@ -72,7 +71,7 @@ def run(
         overrides: ``"a.b=value"`` each, over the YAML.
         victims: victims from Python, or networks to be deployed as the study says, by the name that it gives them.
         runs: the folder of all runs.
-        part: only these cases, and no tables; ``finish`` makes them when all parts are done.
+        part: only these cases, no training and no tables; ``finish`` makes them when all parts are done.
         tracked: whether MLflow is given a copy of the results.
         watch: told of the progress.
 
@@ -81,13 +80,10 @@ def run(
         RunError: the run's folder cannot be used.
     """
     watch = watch or Silent()
-    study = study if isinstance(study, Study) else load_study(study, overrides)
-    stage = _Stage.prepared(study, victims or {}, Path(runs), watch, may_train=part is None)
+    stage = _Stage.prepared(_specified(study, overrides), victims or {}, Path(runs), watch, part)
+    scored = stage.attack(watch)
     if part is not None:
-        cases = stage.parts.test[part.index - 1 :: part.count]
-        stage.attack(cases, watch)
-        return Outcome(stage.folder.path, len(cases), 0)
-    stage.attack(stage.parts.test, watch)
+        return Outcome(stage.folder.path, scored, len(stage.folder.quarantined()))
     stage.tidy()
     outcome = finish(stage.folder.path, watch)
     if tracked:
@@ -111,8 +107,15 @@ def train(
     watch: Watch | None = None,
 ) -> Path:
     """Train the victims of a study and attack nothing; returns the run's folder."""
-    study = study if isinstance(study, Study) else load_study(study, overrides)
-    return _Stage.prepared(study, {}, Path(runs), watch or Silent(), may_train=True).folder.path
+    return _Stage.prepared(_specified(study, overrides), {}, Path(runs), watch or Silent()).folder.path
+
+
+def _specified(study: Study | str | Path, overrides: Sequence[str]) -> Study:
+    if not isinstance(study, Study):
+        return load_study(study, overrides)
+    if overrides:
+        raise ConfigError("overrides go over a YAML file", got=list(overrides), advice="change the Study instead")
+    return study
 
 
 def finish(folder: Path, watch: Watch | None = None) -> Outcome:
@@ -123,12 +126,17 @@ def finish(folder: Path, watch: Watch | None = None) -> Outcome:
     """
     place = RunFolder(folder)
     records = list(read_records(folder))
+    refused = place.quarantined() if place.path.is_dir() else []
     if not records:
-        raise RunError(f"there is nothing to report in {folder}", advice="run the study first: `medadv run STUDY.yaml`")
+        raise RunError(
+            f"there is nothing to report in {folder}",
+            got="; ".join(f"{entry['case']}: {entry['reason']}" for entry in refused[:5]) or None,
+            cause="every case is in quarantine" if refused else None,
+            advice="look into quarantine.json" if refused else "run the study first: `medadv run STUDY.yaml`",
+        )
     regions = records[0].inputs["regions"]
     primary = place.declared()
     comparisons = [row for metric in ("dice", "hd95") for row in compare(records, primary, regions, metric)]
-    refused = place.quarantined()
     write_text(folder / "scores.csv", scores_table(records))
     write_text(folder / "comparisons.csv", comparisons_table(comparisons))
     page = build(folder)
@@ -143,51 +151,47 @@ class _Stage:
     study: Study
     folder: RunFolder
     parts: Parts
+    cases: Sequence[Case]
     contestants: Sequence[Contestant]
     conditions: Sequence[Condition]
     regions: Sequence[str]
 
     @classmethod
     def prepared(
-        cls, study: Study, given: Mapping[str, Given], runs: Path, watch: Watch, may_train: bool
+        cls, study: Study, given: Mapping[str, Given], runs: Path, watch: Watch, part: Part | None = None
     ) -> _Stage:
         names = Names.pseudonyms() if study.ids == "pseudonyms" else Names(None)
         folder = RunFolder.open(study, runs, names)
         watch.say(f"study {study.study} in {folder.path}")
         parts = gather(study, folder.path, names, watch)
-        for case in (*parts.train, *parts.validate):
-            folder.release(case.case)
+        cases = parts.test if part is None else parts.test[part.index - 1 :: part.count]
+        folder.release(None if part is None else [case.case for case in cases])
         for refusal in parts.refused:
             folder.quarantine(refusal)
             watch.say(f"quarantined {refusal.case}: {refusal.message.splitlines()[0]}")
-        regions = study.regions or parts.scheme.names
-        for name in (*regions, study.primary.region):
-            parts.scheme.members(name)
-        if study.primary.region not in regions:
-            raise ConfigError("the primary region is not scored", got=study.primary.region, expected=list(regions))
+        study.check(parts.modalities, parts.scheme)
+        primary = study.primary
         folder.declare(
-            PrimaryFamily(
-                metric=study.primary.metric, region=study.primary.region, conditions=primary_conditions(study)
-            )
+            PrimaryFamily(metric=primary.metric, region=primary.region, conditions=primary_conditions(study))
         )
-        contestants = line_up(study, parts, folder, given, watch, may_train)
-        return cls(study, folder, parts, contestants, conditions(study), regions)
+        contestants = line_up(study, parts, folder, given, watch, may_train=part is None)
+        return cls(study, folder, parts, cases, contestants, conditions(study), study.regions or parts.scheme.names)
 
-    def attack(self, cases: Sequence[Case], watch: Watch) -> None:
-        """All cells of these cases. A case that cannot be attacked is set aside, and the others go on."""
-        watch.task("attack", len(cases) * len(self.contestants) * len(self.conditions))
+    def attack(self, watch: Watch) -> int:
+        """All cells of all cases; how many cases went through. One that cannot be attacked is set aside."""
+        watch.task("attack", len(self.cases) * len(self.contestants) * len(self.conditions))
         steady: set[str] = set()
-        for case in cases:
-            self.folder.release(case.case)
-            for contestant in self.contestants:
-                bench = Bench(self.folder, contestant, case, self.parts.digests[case.case])
-                try:
-                    self._attack(bench, steady, watch)
-                except CaseError as error:
-                    self.folder.set_aside(case.case)
-                    self.folder.quarantine(Refusal(case.case, error.reason, str(error)))
-                    watch.say(f"quarantined {error.problem}")
-                    break
+        failed = 0
+        for case in self.cases:
+            try:
+                for contestant in self.contestants:
+                    self._attack(Bench(self.folder, contestant, case, self.parts.digests[case.case]), steady, watch)
+            except CaseError as error:
+                failed += 1
+                self.folder.set_aside(case.case)
+                self.folder.quarantine(Refusal(case.case, error.reason, self.parts.disguised(str(error))))
+                watch.say(f"quarantined {self.parts.disguised(error.problem)}")
+        return len(self.cases) - failed
 
     def _attack(self, bench: Bench, steady: set[str], watch: Watch) -> None:
         contestant = bench.contestant
@@ -195,7 +199,7 @@ class _Stage:
         for name, cell in cells.items():
             if not cell.finished():
                 if contestant.name not in steady:
-                    check_steady(contestant.victim, bench.volume.x[None])
+                    try_out(contestant, bench.volume.x[None])
                     steady.add(contestant.name)
                 for need in cell.condition.needs:
                     if not bench.fetch(need):  # its files were not kept: the same again

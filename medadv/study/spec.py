@@ -6,20 +6,19 @@ data.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from medadv.attack.budget import Budget
-from medadv.attack.loop import Attack
-from medadv.attack.losses import LOSSES
-from medadv.attack.objective import Relabel, Turn, erase
-from medadv.attack.presets import fgsm, ifgsm, mifgsm, pgd, tifgsm
-from medadv.attack.threat import Threat
 from medadv.defense.training import Schedule
-from medadv.errors import BudgetError
+from medadv.errors import BudgetError, ConfigError
+from medadv.labels import LabelScheme
+from medadv.study.attacks import AttackSpec
+from medadv.study.specified import Specified, readable_budgets
 from medadv.victims.networks import Architecture
 from medadv.victims.normalize import Unchanged, ZScore
 from medadv.victims.window import SlidingWindow, WholeVolume
@@ -27,11 +26,8 @@ from medadv.victims.window import SlidingWindow, WholeVolume
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Names become folders and table cells: letters, digits, dot, dash, underscore."""
 
-
-class Specified(BaseModel):
-    """What a user writes: every key known, nothing changed afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+RESERVED = ("clean", "identity", "noise", "permuted")
+"""What conditions are called that are no attacks."""
 
 
 class PhantomData(Specified):
@@ -61,17 +57,20 @@ class MsdData(Specified):
 Data = Annotated[PhantomData | BratsData | MsdData, Field(discriminator="importer")]
 
 
+Number = Annotated[int, Field(ge=0)]
+
+
 class Split(Specified):
     """Which patients train, choose the checkpoint, and are attacked.
 
-    Patients are put in the order of a seeded hash of their ids, so that one case more or less moves no other. ``train``
-    and ``validate`` are numbers of patients (of cases where patients are unknown) from the front of that order;
-    ``test`` is a number of those that follow, or ``rest``. Lists of case ids instead name them.
+    Patients are put in the order of a seeded hash of their ids, so that one case more or less changes no order.
+    ``train`` and ``validate`` are numbers of patients (of cases where patients are unknown) from the front of that
+    order; ``test`` is a number of those that follow, or ``rest``. Lists of case ids instead name them.
     """
 
-    train: int | tuple[str, ...] = 0
-    validate_: int | tuple[str, ...] = Field(0, alias="validate")
-    test: int | Literal["rest"] | tuple[str, ...] = "rest"
+    train: Number | tuple[str, ...] = 0
+    validate_: Number | tuple[str, ...] = Field(0, alias="validate")
+    test: Number | Literal["rest"] | tuple[str, ...] = "rest"
 
 
 class Training(Specified):
@@ -84,6 +83,12 @@ class Training(Specified):
     flips: tuple[int, ...] = (0,)
     validate_every: int = Field(50, ge=1)
 
+    @model_validator(mode="after")
+    def _axes(self) -> Training:
+        if min(self.roi, default=0) < 1 or not set(self.flips) <= set(range(len(self.roi))):
+            raise ValueError("roi has a size of at least 1 for each axis, and flips name axes of it, from 0")
+        return self
+
     def schedule(self, seed: int) -> Schedule:
         """As the training loop understands it."""
         return Schedule(steps=self.steps, rate=self.rate, validate_every=self.validate_every, seed=seed)
@@ -95,142 +100,12 @@ class VictimSpec(Specified):
     weights: str | None = Field(None, description="a folder written by medadv; else the victim is trained")
     network: Architecture = Architecture()
     head: Literal["softmax", "sigmoid"] = "softmax"
-    regions: tuple[str, ...] | None = Field(None, description="channels of a sigmoid head; all regions if left out")
+    regions: tuple[str, ...] | None = Field(
+        None, min_length=1, description="channels of a sigmoid head; all regions if left out"
+    )
     normalise: Annotated[ZScore | Unchanged, Field(discriminator="name")] = ZScore()
     inference: Annotated[WholeVolume | SlidingWindow, Field(discriminator="name")] = SlidingWindow((32, 32, 32))
     training: Training = Training()
-
-
-class Erase(Specified):
-    """Make a region vanish where it truly is."""
-
-    erase: str
-
-    def relabel(self) -> Relabel:
-        """As the objective understands it."""
-        return erase(self.erase)
-
-    def __str__(self) -> str:
-        return f"erase {self.erase}"
-
-
-class TurnInto(Specified):
-    """Turn a region into another tissue where it truly is."""
-
-    turn: str
-    into: str
-
-    def relabel(self) -> Relabel:
-        """As the objective understands it."""
-        return Turn(self.turn, self.into)
-
-    def __str__(self) -> str:
-        return f"turn {self.turn} into {self.into}"
-
-
-class _AttackSpec(Specified):
-    loss: str = "cross entropy"
-    budgets: tuple[str, ...] | None = Field(None, description="instead of the study's")
-
-    @field_validator("loss")
-    @classmethod
-    def _known_loss(cls, loss: str) -> str:
-        if loss not in LOSSES:
-            raise ValueError(f"there is no loss {loss!r}; there are {sorted(LOSSES)}")
-        return loss
-
-    @field_validator("budgets")
-    @classmethod
-    def _readable(cls, budgets: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return None if budgets is None else readable_budgets(budgets)
-
-
-class Fgsm(_AttackSpec):
-    """One step of the whole budget."""
-
-    preset: Literal["fgsm"]
-
-    @property
-    def title(self) -> str:
-        """For people."""
-        return "FGSM"
-
-    def attack(self, threat: Threat) -> Attack:
-        """The attack in a threat."""
-        return fgsm(threat, LOSSES[self.loss])
-
-
-class _Iterated(_AttackSpec):
-    steps: int = Field(10, ge=1)
-
-
-class Ifgsm(_Iterated):
-    """Many projected steps."""
-
-    preset: Literal["ifgsm"]
-    size: float | None = Field(None, gt=0, description="a step as a share of the budget; 2.5 / steps if left out")
-
-    @property
-    def title(self) -> str:
-        """For people."""
-        return f"i-FGSM, {self.steps} steps"
-
-    def attack(self, threat: Threat) -> Attack:
-        """The attack in a threat."""
-        return ifgsm(threat, self.steps, LOSSES[self.loss], self.size)
-
-
-class Tifgsm(_Iterated):
-    """Many projected steps towards other labels."""
-
-    preset: Literal["tifgsm"]
-    goal: Erase | TurnInto
-    size: float | None = Field(None, gt=0, description="a step as a share of the budget; 2.5 / steps if left out")
-
-    @property
-    def title(self) -> str:
-        """For people."""
-        return f"ti-FGSM, {self.goal}, {self.steps} steps"
-
-    def attack(self, threat: Threat) -> Attack:
-        """The attack in a threat."""
-        return tifgsm(threat, self.goal.relabel(), self.steps, LOSSES[self.loss], self.size)
-
-
-class Mifgsm(_Iterated):
-    """Many steps along a momentum."""
-
-    preset: Literal["mifgsm"]
-    decay: float = Field(1.0, ge=0)
-
-    @property
-    def title(self) -> str:
-        """For people."""
-        return f"MI-FGSM, {self.steps} steps"
-
-    def attack(self, threat: Threat) -> Attack:
-        """The attack in a threat."""
-        return mifgsm(threat, self.steps, self.decay, LOSSES[self.loss])
-
-
-class Pgd(_Iterated):
-    """Many steps from a random start, the best iterate kept."""
-
-    preset: Literal["pgd"]
-    steps: int = Field(20, ge=1)
-    size: float | None = Field(None, gt=0, description="a step as a share of the budget; 2.5 / steps if left out")
-
-    @property
-    def title(self) -> str:
-        """For people."""
-        return f"PGD, {self.steps} steps"
-
-    def attack(self, threat: Threat) -> Attack:
-        """The attack in a threat."""
-        return pgd(threat, self.steps, LOSSES[self.loss], self.size)
-
-
-AttackSpec = Annotated[Fgsm | Ifgsm | Tifgsm | Mifgsm | Pgd, Field(discriminator="preset")]
 
 
 class Primary(Specified):
@@ -241,8 +116,8 @@ class Primary(Specified):
 
     region: str
     metric: Literal["dice", "hd95"] = "dice"
-    attacks: tuple[str, ...] | None = None
-    budgets: tuple[str, ...] | None = None
+    attacks: tuple[str, ...] | None = Field(None, min_length=1)
+    budgets: tuple[str, ...] | None = Field(None, min_length=1)
 
     @field_validator("budgets")
     @classmethod
@@ -262,16 +137,18 @@ class Study(Specified):
 
     study: str = Field(description="the name; results lie in runs/<name>")
     question: str | None = Field(None, description="what is asked, for the report")
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     ids: Literal["pseudonyms", "as-is"] = Field("pseudonyms", description="as-is for public data only")
     data: Data
     split: Split = Split()
     victims: dict[str, VictimSpec] = Field(min_length=1)
-    budgets: tuple[str, ...] = ("0.05 sigma", "0.1 sigma", "0.2 sigma")
+    budgets: tuple[str, ...] = Field(("0.05 sigma", "0.1 sigma", "0.2 sigma"), min_length=1)
     attacks: dict[str, AttackSpec] = Field(min_length=1)
     controls: tuple[Literal["identity", "noise", "permuted"], ...] = ("identity", "noise", "permuted")
     primary: Primary
-    regions: tuple[str, ...] | None = Field(None, description="what is scored; all regions and tissues if left out")
+    regions: tuple[str, ...] | None = Field(
+        None, min_length=1, description="what is scored; all regions and tissues if left out"
+    )
     legal: Literal["clean"] | tuple[float, float] | None = Field(
         "clean", description="each modality's clean minimum to maximum, a pair in stored units, or null for no range"
     )
@@ -282,14 +159,21 @@ class Study(Specified):
     def _readable(cls, budgets: tuple[str, ...]) -> tuple[str, ...]:
         return readable_budgets(budgets)
 
+    @field_validator("legal")
+    @classmethod
+    def _ordered(cls, legal: object) -> object:
+        if isinstance(legal, tuple) and not -math.inf < legal[0] < legal[1] < math.inf:
+            raise ValueError("a legal range is a lower and a higher intensity")
+        return legal
+
     @model_validator(mode="after")
     def _names(self) -> Study:
         for kind, names in (("study", [self.study]), ("victim", list(self.victims)), ("attack", list(self.attacks))):
             for name in names:
-                if not NAME.fullmatch(name) or name in {"clean", "identity", "noise", "permuted"}:
+                if not NAME.fullmatch(name) or name in RESERVED or name.startswith("permuted-"):
                     raise ValueError(
                         f"{name!r} cannot be the name of a {kind}: at most 64 letters, digits, dots, dashes and "
-                        "underscores, and none of clean, identity, noise, permuted"
+                        f"underscores, none of {', '.join(RESERVED)}, and no permuted- at its beginning"
                     )
         for name in self.primary.attacks or ():
             if name not in self.attacks:
@@ -299,20 +183,29 @@ class Study(Specified):
                 raise ValueError(f"primary.budgets names {budget!r}, at which no attack of the family is run")
         return self
 
+    def check(self, modalities: Sequence[str], scheme: LabelScheme) -> None:
+        """Hold against the data what only the data can tell, before anything is trained.
+
+        Raises:
+            ConfigError: a region or tissue that the labels do not have, or a primary region that is not scored.
+            BudgetError: a budget for another number of modalities.
+        """
+        scored = self.regions or scheme.names
+        for name in (*scored, self.primary.region, *(n for attack in self.attacks.values() for n in attack.labels)):
+            scheme.members(name)
+        if self.primary.region not in scored:
+            raise ConfigError("the primary region is not scored", got=self.primary.region, expected=list(scored))
+        for text in (budget for attack in self.attacks for budget in self.budgets_of(attack)):
+            if len(Budget.parse(text).amounts) not in (1, len(modalities)):
+                raise BudgetError(
+                    "a budget has another number of amounts than the data has modalities",
+                    got=text,
+                    expected=f"one amount, or {len(modalities)}: {', '.join(modalities)}",
+                )
+
     def budgets_of(self, attack: str) -> tuple[str, ...]:
         """The budgets at which an attack is run."""
         return self.attacks[attack].budgets or self.budgets
-
-
-def readable_budgets(budgets: Sequence[str]) -> tuple[str, ...]:
-    """Budgets in one spelling, so that "0.1sigma" and "0.1 sigma" are the same condition."""
-    try:
-        spelled = tuple(str(Budget.parse(budget)) for budget in budgets)
-    except BudgetError as error:
-        raise ValueError(str(error)) from error
-    if len(set(spelled)) < len(spelled):
-        raise ValueError(f"a budget is given twice: {list(spelled)}")
-    return spelled
 
 
 def json_schema() -> dict[str, Any]:
