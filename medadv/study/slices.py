@@ -76,7 +76,7 @@ class Slices:
 
 
 def save_slices(folder: Path, views: Views, volume: Volume, scheme: LabelScheme) -> None:
-    """Cut the planes across each axis where the answers are most wrong, and write them as ``slices.npz``.
+    """Cut a plane across each axis where there is most to see, and write them as ``slices.npz``.
 
     Args:
         folder: where to.
@@ -143,7 +143,6 @@ def read_slices(path: Path) -> Slices:
 
 
 def _position(views: Views) -> tuple[int, ...]:
-    """The planes with most of what is wrong in the adversarial answer; of the truth, where nothing is wrong."""
-    wrong = views.fooled != views.truth
-    shown = wrong if bool(wrong.any()) else views.truth != 0
+    """The planes with most of what is labelled in the truth or wrong in the adversarial answer."""
+    shown = (views.truth != 0) | (views.fooled != views.truth)
     return tuple(int(shown.sum(tuple(a for a in range(3) if a != axis)).argmax()) for axis in range(3))

@@ -24,6 +24,7 @@ from medadv.study.report.words import answer
 from medadv.study.results import Arm, Results, read_results
 
 if TYPE_CHECKING:
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param
 
@@ -89,6 +90,7 @@ def _client(store: str) -> MlflowClient:
         os.environ.setdefault(name, "true")
     # An absent server is told at once rather than after minutes of new attempts.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=store)
