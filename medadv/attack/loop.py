@@ -132,8 +132,8 @@ class Attack:
 
     def _begin(
         self, victim: Victim, threat: ThreatModel, truth: Int[Tensor, "b *s"], rng: Rng, journal: _Journal
-    ) -> tuple[_Front, Float[Tensor, "b classes *targets"] | None]:
-        """All samples at their start, with a goal; and the first step's answer where the clean one serves."""
+    ) -> tuple[_Front, Judgement | None]:
+        """All samples at their start, with a goal; and the first step's judgement where the clean answer serves."""
         x = threat.project(self.start(threat, rng.fork("start"))).requires_grad_()
         raw = victim(x) if self.start is clean else None
         if raw is None:
@@ -144,17 +144,19 @@ class Attack:
             raw0 = raw.detach()  # a goal that held the graph would cancel its own gradient
         checks.check_answer(raw0)
         goal = self.objective.prepare(raw0, victim.targets(truth), rng.fork("objective"))
-        return _Front(torch.arange(len(x), device=x.device), x, victim, threat, goal, {}), raw
+        front = _Front(torch.arange(len(x), device=x.device), x, victim, threat, goal, {})
+        return front, None if raw is None else goal(raw, 0.0)
 
     def _climb(
         self, victim: Victim, threat: ThreatModel, truth: Int[Tensor, "b *s"], rng: Rng, journal: _Journal
     ) -> _Best:
         """All steps; the inputs to deliver."""
-        front, raw = self._begin(victim, threat, truth, rng, journal)
+        front, judgement = self._begin(victim, threat, truth, rng, journal)
         best = _Best(threat.clean, torch.full_like(journal.zeros, torch.nan))
         for k in range(self.steps):
-            judgement, gradient = journal.judge(front, raw, k / self.steps)
-            raw = None
+            if judgement is None:
+                judgement = front.goal(front.victim(front.x), k / self.steps)
+            judgement, gradient = journal.climb(front, judgement)
             if self.keep == "best":
                 best = best.or_better(front, judgement.merit)
             if k % SYNC_EVERY == 0 or k == self.steps - 1:
@@ -170,7 +172,7 @@ class Attack:
             x = front.x.detach()
             state = self.step(State(x, gradient, judgement.value, k, self.steps, front.memory), front.threat)
             x = front.threat.project(state.x).requires_grad_()
-            front = replace(front, x=x, memory=state.memory)
+            front, judgement = replace(front, x=x, memory=state.memory), None
         if self.keep == "last":
             return replace(best, x=front.x.detach())
         return best.or_better(front, journal.look(front).merit)
@@ -226,9 +228,8 @@ class _Journal:
         none = x.new_zeros(len(x))
         return cls({"value": [], "merit": []}, none, none.clone(), none.bool(), Passes())
 
-    def judge(self, front: _Front, raw: Tensor | None, progress: float) -> tuple[Judgement, Image]:
-        """Judgement and gradient where the front stands."""
-        judgement = front.goal(front.victim(front.x) if raw is None else raw, progress)
+    def climb(self, front: _Front, judgement: Judgement) -> tuple[Judgement, Image]:
+        """The judgement without its graph, and the gradient, where the front stands."""
         checks.check_connected(judgement.value)
         (gradient,) = torch.autograd.grad(judgement.value.sum(), front.x)
         self.passes += front.victim.gradient_cost

@@ -163,7 +163,12 @@ class Box:
 
     def size(self, x: Image) -> Float[Tensor, "b"]:
         """The largest change over its modality's radius; 0 where there is no radius."""
-        change = (x.double() - self.clean.double()).abs().flatten(2).amax(2)
+        # A channel at a time, because float64 copies of a whole volume cost memory.
+        farthest = [
+            (a.double() - b.double()).abs().amax()
+            for a, b in zip(x.flatten(0, 1), self.clean.flatten(0, 1), strict=True)
+        ]
+        change = torch.stack(farthest).view_as(self.radius)
         shares = torch.where(self.radius > 0, change / self.radius, torch.where(change > 0, torch.inf, 0.0))
         return shares.amax(1)
 
