@@ -12,7 +12,7 @@ from torch import Tensor
 from medadv.attack.losses import Logits
 from medadv.attack.rng import Rng
 from medadv.attack.victim import Victim, held_still
-from medadv.errors import GradientError, GradientWarning, VictimError
+from medadv.errors import ConfigError, GradientError, GradientWarning, VictimError
 
 MOSTLY = 0.99
 """From this share of exactly zero gradients on, an attack warns."""
@@ -35,6 +35,37 @@ def check_input(x: Float[Tensor, "b c *s"]) -> None:
     if not torch.isfinite(torch.stack(torch.aminmax(x))).all():
         raise VictimError(
             "the input has voxels that are not finite", advice="medadv.read refuses such files; mend the case"
+        )
+
+
+def check_support(x: Tensor, support: Tensor) -> None:
+    """Refuse a support that does not say of each voxel whether it may change.
+
+    Raises:
+        ConfigError: another shape than the input's, or no booleans.
+    """
+    if support.shape != x.shape or support.dtype != torch.bool:
+        raise ConfigError(
+            "the support does not fit the input",
+            got=f"{tuple(support.shape)}, {support.dtype}",
+            expected=f"{tuple(x.shape)}, {torch.bool}",
+            advice="one mask for all modalities: mask.bool().expand_as(x)",
+        )
+
+
+def check_labels(raw: Tensor, labels: Tensor) -> None:
+    """Refuse labels that are not one for each target of the answer.
+
+    Raises:
+        VictimError: labels and answer lie on different grids.
+    """
+    targets = (raw.shape[0], *raw.shape[2:])
+    if labels.shape != targets:
+        raise VictimError(
+            "truth and answer lie on different grids",
+            got=f"labels {tuple(labels.shape)}",
+            expected=f"{targets}: batch, then the targets, without an axis of channels",
+            advice="for a segmentation give truth (b, *s) on the grid of x (b, c, *s), e.g. volume.truth[None]",
         )
 
 

@@ -113,11 +113,14 @@ class Attack:
             rng: one stream a sample; None for seed 0.
 
         Raises:
-            VictimError: an input or an answer that cannot be attacked.
-            GradientError: a gradient that is not finite.
+            VictimError: an input, a truth or an answer that cannot be attacked.
+            GradientError: a gradient that is missing or not finite.
+            ConfigError: a support or random streams of another shape.
         """
         began = time.perf_counter()
         checks.check_input(x)
+        if support is not None:
+            checks.check_support(x, support)
         with held_still(victim.modules()):
             x = x.detach().clone() if x.is_inference() else x.detach()
             rng = rng or Rng.seeded(0, x.shape[0])
@@ -143,7 +146,9 @@ class Attack:
         else:
             raw0 = raw.detach()  # a goal that held the graph would cancel its own gradient
         checks.check_answer(raw0)
-        goal = self.objective.prepare(raw0, victim.targets(truth), rng.fork("objective"))
+        targets = victim.targets(truth)
+        checks.check_labels(raw0, targets.labels)
+        goal = self.objective.prepare(raw0, targets, rng.fork("objective"))
         front = _Front(torch.arange(len(x), device=x.device), x, victim, threat, goal, {})
         return front, None if raw is None else goal(raw, 0.0)
 

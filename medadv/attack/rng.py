@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from medadv.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Rng:
@@ -43,7 +45,13 @@ class Rng:
         return [torch.Generator().manual_seed(_number(key)) for key in self.keys]
 
     def uniform(self, like: Float[Tensor, "b *shape"]) -> Float[Tensor, "b *shape"]:
-        """Numbers in [0, 1), drawn on the CPU so that the device does not matter."""
+        """Numbers in [0, 1), drawn on the CPU so that the device does not matter.
+
+        Raises:
+            ConfigError: there is not one stream for each sample.
+        """
+        if len(self.keys) != len(like):
+            raise ConfigError("there is not one random stream for each sample", got=len(self.keys), expected=len(like))
         draws = [torch.rand(like.shape[1:], generator=g, dtype=like.dtype) for g in self.generators()]
         return torch.stack(draws).to(like.device)
 

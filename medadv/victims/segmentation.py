@@ -72,8 +72,17 @@ class Segmenter:
         """Stored voxels → logits.
 
         Raises:
-            VictimError: other channels than the network's modalities, or than its head's.
+            VictimError: other channels than the network's modalities, or than its head's; double precision for a
+                network of single precision.
         """
+        if x.dtype == torch.float64 and (weight := next(self.network.parameters(), x)).dtype == torch.float32:
+            raise VictimError(
+                "the image is in double precision and the network is not",
+                got=x.dtype,
+                expected=weight.dtype,
+                cause="NumPy and nibabel read float64",
+                advice="pass x.float()",
+            )
         if x.shape[1] != len(self.modalities):
             raise VictimError(
                 "the image has another number of modalities than the victim",

@@ -90,3 +90,8 @@ def organs(shape: tuple[int, ...], seed: int = 0) -> Tensor:
 def normal(shape: tuple[int, ...], seed: int = 0) -> Tensor:
     """Standard normal float64 numbers."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def scene(batch: int = 3) -> tuple[Segmenter, Tensor, Tensor]:
+    """A curved victim, images of two modalities, and their truth."""
+    return curved(), normal((batch, 2, 6, 5)), organs((batch, 6, 5))

@@ -7,21 +7,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from attack.stand_ins import LESION, ORGANS, Stateless, curved, linear, normal, organs
+from attack.stand_ins import LESION, ORGANS, Stateless, linear, normal, organs, scene
 from torch import Tensor, nn
 
-from medadv.attack.checks import check_answer, check_steady
+from medadv.attack.checks import check_answer, check_labels, check_steady, check_support
 from medadv.attack.presets import fgsm, ifgsm, pgd
-from medadv.errors import GradientError, GradientWarning, VictimError
+from medadv.errors import ConfigError, GradientError, GradientWarning, VictimError
 from medadv.victims.head import Sigmoid, Softmax
 from medadv.victims.normalize import Unchanged
 from medadv.victims.segmentation import Segmenter
 
 SHAPE = (6, 5)
-
-
-def scene(batch: int = 3) -> tuple[Segmenter, Tensor, Tensor]:
-    return curved(), normal((batch, 2, *SHAPE)), organs((batch, *SHAPE))
 
 
 def wrapped(victim: Segmenter, last: nn.Module) -> Segmenter:
@@ -43,6 +39,24 @@ def test_voxels_that_are_not_finite_are_refused(bad: float) -> None:
     x[1, 0, 2, 2] = bad
     with pytest.raises(VictimError, match="not finite"):
         fgsm("0.1 sigma")(victim, x, truth)
+
+
+def test_a_support_of_another_shape_or_type_is_refused() -> None:
+    x = torch.ones(2, 4, 5, 5)
+    for support in (torch.ones(2, 1, 5, 5).bool(), torch.ones(5, 5).bool(), torch.ones_like(x)):
+        with pytest.raises(ConfigError, match="support does not fit") as refusal:
+            check_support(x, support)
+        assert "expand_as(x)" in refusal.value.details["try"]
+    check_support(x, x > 0)
+
+
+def test_truth_on_another_grid_is_refused() -> None:
+    victim, x, truth = scene()
+    with pytest.raises(VictimError, match="different grids") as refusal:
+        fgsm("0.1 sigma")(Stateless(lambda z: victim(z)[..., :2], victim.head), x, truth)
+    assert "labels (3, 6, 5)" in refusal.value.details["got"]
+    with pytest.raises(VictimError, match="without an axis of channels"):
+        check_labels(victim(x), truth.unsqueeze(1))
 
 
 class Nan(nn.Module):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from medadv.attack.rng import Rng
+from medadv.errors import ConfigError
 
 
 def test_asking_twice_gives_the_same_numbers() -> None:
@@ -44,3 +46,8 @@ def test_the_global_stream_is_not_touched() -> None:
     before = torch.get_rng_state()
     Rng.seeded(0, 3).uniform(torch.empty(3, 9))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_each_sample_needs_a_stream() -> None:
+    with pytest.raises(ConfigError, match="one random stream for each sample"):
+        Rng.seeded(0, 1).uniform(torch.empty(3, 9))

@@ -102,6 +102,15 @@ def test_other_modalities_are_refused() -> None:
         assert "2: t1, flair" in refusal.value.details["expected"]
 
 
+def test_double_precision_for_a_single_precision_network_is_refused() -> None:
+    victim, x = segmenter(), stored(6, 5)
+    victim.network.float()
+    with pytest.raises(VictimError, match="double precision") as refusal:
+        victim(x)
+    assert "x.float()" in refusal.value.details["try"]
+    victim(x.float())
+
+
 def test_another_head_than_the_networks_is_refused() -> None:
     mixed = replace(segmenter(), head=HEADS[1])
     with pytest.raises(VictimError, match="another number of channels") as refusal:
