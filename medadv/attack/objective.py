@@ -18,6 +18,7 @@ from torch import Tensor
 from medadv.attack.losses import Logits, Loss, cross_entropy
 from medadv.attack.rng import Rng
 from medadv.attack.targets import Targets
+from medadv.errors import ConfigError
 from medadv.labels import BACKGROUND
 
 
@@ -73,7 +74,7 @@ def share_won(won: Bool[Tensor, "b *targets"], _raw: Logits, targets: Targets) -
 
 
 def dice_lost(_won: Bool[Tensor, "b *targets"], raw: Logits, targets: Targets) -> Float[Tensor, "b"]:
-    """1 - Dice of the decided labels, averaged over the classes but background: near the reported score."""
+    """1 - Dice of the decided labels, averaged over the classes but background: for ``Away``, near the score."""
     grouped = int(targets.grouped)
     axes = tuple(range(1 + grouped, raw.ndim - 1))
     best = raw.amax(1)
@@ -87,7 +88,12 @@ def dice_lost(_won: Bool[Tensor, "b *targets"], raw: Logits, targets: Targets) -
     return stacked.flatten(1).mean(1)
 
 
-MERITS: dict[str, Merit] = {"share won": share_won, "dice lost": dice_lost}
+def dice_won(won: Bool[Tensor, "b *targets"], raw: Logits, targets: Targets) -> Float[Tensor, "b"]:
+    """Dice of the decided labels with the wanted ones: the same for ``Towards``."""
+    return 1 - dice_lost(won, raw, targets)
+
+
+MERITS: dict[str, Merit] = {"share won": share_won, "dice lost": dice_lost, "dice won": dice_won}
 """The merits that a study can name."""
 
 
@@ -187,6 +193,14 @@ class Towards:
     loss: Loss = cross_entropy
     merit: Merit = share_won
     pending: bool = False
+
+    def __post_init__(self) -> None:
+        if self.merit is dice_lost:
+            raise ConfigError(
+                "a targeted attack that loses Dice would keep the iterate farthest from the labels it wants",
+                got="Towards(merit=dice_lost)",
+                expected="share_won or dice_won",
+            )
 
     def prepare(self, raw0: Logits, targets: Targets, rng: Rng) -> Contest:  # noqa: ARG002
         """Descend the loss of the wanted labels."""

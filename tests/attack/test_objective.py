@@ -11,7 +11,7 @@ from attack.stand_ins import ORGANS, curved, normal, organs
 from medadv.attack.budget import Budget, Unit
 from medadv.attack.loop import Attack
 from medadv.attack.losses import LOSSES, cross_entropy, logit_margin
-from medadv.attack.objective import Away, Draw, Towards, Turn, dice_lost, erase, share_won
+from medadv.attack.objective import Away, Draw, Towards, Turn, dice_lost, dice_won, erase, share_won
 from medadv.attack.rng import Rng
 from medadv.attack.steps import Plain
 from medadv.attack.threat import Linf
@@ -144,6 +144,22 @@ def test_both_empty_loses_nothing() -> None:
     assert dice_lost(torch.ones(1, 4, dtype=torch.bool), raw, targets).item() == 0
     raw[:, 1, 0] = 2  # one voxel of liver invented
     assert dice_lost(torch.ones(1, 4, dtype=torch.bool), raw, targets).item() == 0.5
+
+
+def test_a_targeted_attack_keeps_what_is_nearest_to_the_wanted_labels() -> None:
+    wanted = organs(SHAPE, seed=9)
+    draw = Draw(wanted, torch.ones_like(wanted, dtype=torch.bool))
+    attack = Attack(Linf(Budget(0.3, Unit.STORED), None), Towards(draw, merit=dice_won), Plain(0.5), 6)
+    victim, x = curved(), normal((2, 2, 6, 5))
+    found = attack(victim, x, organs(SHAPE))
+    targets = Voxels.of(Softmax(ORGANS), wanted)
+    with torch.no_grad():
+        dice = 1 - dice_lost(targets.where, victim(found.x), targets)
+        before = 1 - dice_lost(targets.where, victim(x), targets)
+    assert torch.equal(found.merit, dice)
+    assert (dice > before).all()
+    with pytest.raises(ConfigError, match="farthest from the labels it wants"):
+        Towards(draw, merit=dice_lost)
 
 
 def test_what_is_won_already_is_not_pushed_again() -> None:
