@@ -23,12 +23,14 @@ _NO_YAML = (yaml.YAMLError, ValueError, RecursionError)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without code, aliases or a key given twice."""
+    """YAML without tags, aliases or a key given twice."""
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse aliases: a few of them nested make a small file huge."""
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.constructor.ConstructorError(None, None, "aliases are not allowed", self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Refuse aliases, a few of which nested make a small file huge; and tags, which a study has no use for."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        for word, there in (("aliases", isinstance(event, yaml.AliasEvent)), ("tags", getattr(event, "tag", None))):
+            if there:
+                raise yaml.constructor.ConstructorError(None, None, f"{word} are not allowed", event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -36,10 +38,9 @@ class _Loader(yaml.SafeLoader):
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
+            if not isinstance(key, Hashable) or key in seen:
+                problem = f"the key {key!r} is given twice" if isinstance(key, Hashable) else f"{key!r} can be no key"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -70,7 +71,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     return as_study(content, path.name)
 
 
-def as_study(content: dict[str, Any], name: str = "the study") -> Study:
+def as_study(content: dict[Any, Any], name: str = "the study") -> Study:
     """Validate what a YAML file held.
 
     Raises:
@@ -83,7 +84,7 @@ def as_study(content: dict[str, Any], name: str = "the study") -> Study:
         raise ConfigError(f"{name} is not a study that can be run:\n  {faults}") from error
 
 
-def _put(content: dict[str, Any], override: str) -> None:
+def _put(content: dict[Any, Any], override: str) -> None:
     key, given, text = override.partition("=")
     if not given or not key:
         raise ConfigError("an override is key=value", got=override, expected="for example data.root=/data/brats")
