@@ -73,7 +73,18 @@ def agrees(ours: Tensor, theirs: Tensor) -> float:
 def show(rows: list[dict[str, Any]]) -> Table:
     """The rows as a table."""
     table = Table(title="one attack step, float32, MONAI UNet 16 … 128")
-    for heading in ("image", "inference", "steps", "network", "plain", "medadv", "÷ plain", "quartiles", "÷ network"):
+    for heading in (
+        "image",
+        "inference",
+        "steps",
+        "network",
+        "plain",
+        "medadv",
+        "÷ plain",
+        "quartiles",
+        "of processor time",
+        "÷ network",
+    ):
         table.add_column(heading, justify="right")
     for row in rows:
         share = row["medadv / plain"]
@@ -85,6 +96,7 @@ def show(rows: list[dict[str, Any]]) -> Table:
             *(f"{row['seconds a step'][name]:.3f} s" for name in ("network", "plain", "medadv")),
             f"{share['median']:.3f} {verdict}",
             f"{share['low']:.3f} – {share['high']:.3f}",
+            f"{share['processor']:.3f}",
             f"{row['medadv / network']['median']:.3f}",
         )
     return table
