@@ -19,6 +19,7 @@ from monai.transforms import (
     RandGaussianNoised,
     RandScaleIntensityd,
     RandShiftIntensityd,
+    RandSpatialCropSamplesd,
     SpatialPadd,
 )
 from torch import Tensor
@@ -67,16 +68,23 @@ class Crops:
         epoch, place = divmod(count, len(self.examples))
         order = np.random.default_rng(_number(self.seed, "epoch", epoch)).permutation(len(self.examples))
         example = self.examples[int(order[place])]
-        augment = self._augment().set_random_state(seed=_number(self.seed, "crop", count) % 2**32)
+        augment = self._augment(example.truth).set_random_state(seed=_number(self.seed, "crop", count) % 2**32)
         (drawn,) = augment({"z": example.z, "truth": example.truth[None]})
         return Example(drawn["z"].as_tensor().float(), drawn["truth"].as_tensor()[0].long())
 
-    def _augment(self) -> Compose:
+    def _augment(self, truth: Int[Tensor, "*s"]) -> Compose:
         both = ["z", "truth"]
+        # Two crops of three around a labelled voxel, where there are labelled voxels and others.
+        mixed = bool((truth > 0).any()) and bool((truth <= 0).any())
+        crop = (
+            RandCropByPosNegLabeld(both, "truth", self.roi, pos=2, neg=1, num_samples=1)
+            if mixed
+            else RandSpatialCropSamplesd(both, self.roi, num_samples=1, random_size=False)
+        )
         return Compose(
             [
                 SpatialPadd(both, self.roi),
-                RandCropByPosNegLabeld(both, "truth", self.roi, pos=2, neg=1, num_samples=1),
+                crop,
                 *(RandFlipd(both, prob=0.5, spatial_axis=axis) for axis in self.flips),
                 RandScaleIntensityd("z", factors=0.1, prob=0.5),
                 RandShiftIntensityd("z", offsets=0.1, prob=0.5),

@@ -20,6 +20,9 @@ from medadv.errors import ConfigError, RunError, VictimError
 
 CHECKPOINT, CURVE = "checkpoint.pt", "training.csv"
 
+_DAMAGED = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, UnpicklingError)
+"""What a file raises that is no checkpoint, or not a whole one."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -194,12 +197,12 @@ class _Course:
                 )
             self.network.load_state_dict(state["network"])
             self.optimiser.load_state_dict(state["optimiser"])
-        except (RuntimeError, ValueError, KeyError, EOFError, OSError, UnpicklingError) as error:
+            self.curve = [Point(**point) for point in state["curve"]]
+            self.best, self.best_dice = state["best"], state["best_dice"]
+        except _DAMAGED as error:
             raise RunError(
                 "the training's checkpoint is damaged", got=error, advice=f"delete {self.path} to begin anew"
             ) from error
-        self.curve = [Point(**point) for point in state["curve"]]
-        self.best, self.best_dice = state["best"], state["best_dice"]
 
 
 def _copied(network: nn.Module) -> dict[str, Any]:
