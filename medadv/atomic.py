@@ -16,7 +16,11 @@ UNFINISHED = ".writing-"
 """How the names of temporary files begin. A process that is killed leaves them; nobody reads them."""
 
 
-def write_atomically(path: Path, fill: Callable[[Path], object], mode: int = 0o644) -> None:
+_UMASK = os.umask(0)  # it can only be asked by setting it
+os.umask(_UMASK)
+
+
+def write_atomically(path: Path, fill: Callable[[Path], object], mode: int = 0o666) -> None:
     """Let ``fill`` write a temporary file in the folder of ``path``, flush it to the disk, then rename it.
 
     Whatever happens in between, ``path`` is either what it was or wholly new.
@@ -24,7 +28,7 @@ def write_atomically(path: Path, fill: Callable[[Path], object], mode: int = 0o6
     Args:
         path: the final name; its folder is made if it is missing.
         fill: writes the file that it is given.
-        mode: the file's permissions, which it has before it has its name.
+        mode: the file's permissions, less what the user's umask takes; it has them before it has its name.
 
     Raises:
         RunError: the folder cannot be written, or the disk is full.
@@ -40,7 +44,7 @@ def write_atomically(path: Path, fill: Callable[[Path], object], mode: int = 0o6
             fill(temporary)
             with temporary.open("rb+") as stream:
                 os.fsync(stream.fileno())
-            temporary.chmod(mode)
+            temporary.chmod(mode & ~_UMASK)
             temporary.replace(path)
         finally:
             if temporary is not None:
@@ -50,17 +54,6 @@ def write_atomically(path: Path, fill: Callable[[Path], object], mode: int = 0o6
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def move(source: Path, target: Path) -> None:
-    """Give a file another place on the same disk, at once.
-
-    Raises:
-        RunError: the folder cannot be written, or the disk is full.
-    """
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source.replace(target)
 
 
 def remove(path: Path) -> None:

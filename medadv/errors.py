@@ -100,6 +100,8 @@ class Reason(StrEnum):
     LABEL_OUTSIDE_SCHEME = "label_outside_scheme"
     BUDGET_NOT_STORABLE = "budget_not_storable"
     GRADIENT_NOT_FINITE = "gradient_not_finite"
+    VICTIM_FAILED = "victim_failed"
+    NAME = "name"
 
 
 EXPLANATIONS: dict[Reason, str] = {
@@ -120,6 +122,8 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.LABEL_OUTSIDE_SCHEME: "the label map holds numbers that the declared scheme does not know",
     Reason.BUDGET_NOT_STORABLE: "the budget is smaller than the step of the integer container that was asked for",
     Reason.GRADIENT_NOT_FINITE: "the victim's gradient is NaN or infinite on this case",
+    Reason.VICTIM_FAILED: "the victim cannot answer this case: its size, or what it holds",
+    Reason.NAME: "the case's id makes no file name, and the study wants ids as they are",
 }
 
 

@@ -82,6 +82,7 @@ def fit(
     """Train ``network`` in place through ``lesson``; it ends with the weights of the best validation.
 
     A run that was killed goes on from its last validation and reaches the same weights, bit for bit on one CPU process.
+    The checkpoint stays: whoever has put the weights away may delete it.
 
     Args:
         lesson: ``lesson(batch)`` is the loss; it holds ``network``.
@@ -109,12 +110,11 @@ def fit(
             point = replace(point, dice=course.judge(validate))
         course.curve.append(point)
         watch(point, schedule.steps)
-        if validated and not last:
+        if validated:
             course.save()
     network.load_state_dict(course.best)
     network.eval()
     write_text(folder / CURVE, curve_table(course.curve))
-    (folder / CHECKPOINT).unlink(missing_ok=True)
     return course.curve
 
 

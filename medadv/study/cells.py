@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,10 +17,10 @@ from medadv.attack.rng import Rng
 from medadv.attack.threat import Box
 from medadv.data.case import Case, Volume
 from medadv.data.files import read, write, written
-from medadv.errors import CaseError, GradientError, Reason, RunError
+from medadv.errors import CaseError, GradientError, Reason, RunError, VictimError
 from medadv.study.conditions import CLEAN, Condition, Image, Scene, Shown
 from medadv.study.fidelity import fidelity
-from medadv.study.folder import RunFolder
+from medadv.study.folder import RunFolder, versions
 from medadv.study.inputs import Digests, digests_of, read_labelled
 from medadv.study.records import SCHEMA, Effort, Record, digest, file_digest
 from medadv.study.scores import rows, score
@@ -36,9 +36,17 @@ class Contestant:
     victim: Segmenter
 
     @cached_property
-    def weights(self) -> str:
-        """SHA-256 of the weights."""
-        return weights_digest(self.victim.network)
+    def identity(self) -> dict[str, Any]:
+        """What the victim is: weights, the network's layers as they print themselves, and the pipeline around them.
+
+        What a network of one's own does in its ``forward`` beyond its layers is not seen.
+        """
+        network = self.victim.network
+        return {
+            "weights": weights_digest(network),
+            "network": digest([type(network).__qualname__, repr(network)]),
+            "deployed": self.victim.preprocessing(),
+        }
 
 
 class Bench:
@@ -66,11 +74,11 @@ class Bench:
             )
         return volume
 
-    @cached_property
+    @property
     def truth(self) -> Int[Tensor, "*s"]:
-        """The expert's labels in the victim's numbers."""
+        """The expert's labels in the data's numbers."""
         assert self.volume.truth is not None  # read_labelled
-        return self.case.scheme.translate(self.volume.truth, self.contestant.victim.head.scheme)
+        return self.volume.truth
 
     @cached_property
     def answer(self) -> Int[Tensor, "*s"]:
@@ -78,17 +86,13 @@ class Bench:
         return self.predict(self.volume.x)
 
     def predict(self, x: Float[Tensor, "c *s"]) -> Int[Tensor, "*s"]:
-        """The deployed answer."""
-        return self.contestant.victim.predict(x[None])[0]
+        """The deployed answer, told in the data's numbers."""
+        victim = self.contestant.victim
+        return victim.head.scheme.translate(victim.predict(x[None])[0], self.case.scheme)
 
-    def fetch(self, condition: str) -> bool:
-        """Bring back what a finished condition delivered, where its files are still there."""
-        if condition not in self.stored:
-            case = written(self.case, self.folder.volume(self.contestant.name, condition, self.case.case))
-            if case is None:
-                return False
-            self.stored[condition] = read(case).x[None]
-        return True
+    def keep(self, needed: Collection[str]) -> None:
+        """Let go of what no condition still to come needs."""
+        self.stored = {name: x for name, x in self.stored.items() if name in needed}
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +110,7 @@ class Cell:
         return {
             "voxels": self.bench.digests.voxels,
             "label": self.bench.digests.label,
-            "weights": self.bench.contestant.weights,
-            "deployed": self.bench.contestant.victim.preprocessing(),
+            **self.bench.contestant.identity,
             "condition": self.condition.settings(),
             "regions": list(self.regions),
             "seed": self.seed,
@@ -126,10 +129,24 @@ class Cell:
         clean = self.bench.volume.x[None]
         return self.condition.threat(clean, clean != 0) if self.condition.threat else None
 
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """Victim, condition, case."""
+        return self.bench.contestant.name, self.condition.name, self.bench.case.case
+
     def finished(self) -> Record | None:
         """The cell's record, if there is one."""
-        bench = self.bench
-        return bench.folder.find(bench.contestant.name, self.condition.name, bench.case.case, self.key)
+        return self.bench.folder.find(*self.place, self.key)
+
+    def fetch(self) -> bool:
+        """Bring back what the finished cell delivered, for conditions made from it; whether it is still there."""
+        bench, record = self.bench, self.finished()
+        if self.condition.name in bench.stored:
+            return True
+        case = written(bench.case, bench.folder.volume(*self.place)) if record and bench.folder.holds(record) else None
+        if case is not None:
+            bench.stored[self.condition.name] = read(case).x[None]
+        return case is not None
 
     def compute(self, pictured: bool) -> Record:
         """Show the case, deliver it as files, score the files, record.
@@ -141,6 +158,16 @@ class Cell:
             CaseError: the case cannot be attacked.
             RunError: the folder cannot be written, or what was delivered is not what was computed.
         """
+        case = self.bench.case.case
+        try:
+            return self._computed(pictured)
+        except GradientError as error:
+            raise CaseError(Reason.GRADIENT_NOT_FINITE, f"{case}: {error.problem}") from error
+        except (VictimError, RuntimeError) as error:
+            problem = (str(error).splitlines() or [type(error).__name__])[0]
+            raise CaseError(Reason.VICTIM_FAILED, f"{case}: {problem}", got=error) from error
+
+    def _computed(self, pictured: bool) -> Record:
         began = time.perf_counter()
         bench, victim = self.bench, self.bench.contestant.victim
         shown = self._show()
@@ -148,13 +175,12 @@ class Cell:
         bench.stored[self.condition.name] = delivered[None]
         fooled = bench.predict(delivered)
         of_file, of_memory = (
-            score(prediction, bench.truth, victim.head.scheme, bench.volume.spacing, self.regions)
+            score(prediction, bench.truth, bench.case.scheme, bench.volume.spacing, self.regions)
             for prediction in (fooled, bench.predict(shown.x[0]))
         )
         if pictured:
-            folder = bench.folder.volume(bench.contestant.name, self.condition.name, bench.case.case)
             views = Views(bench.volume.x, delivered, bench.truth, bench.answer, fooled)
-            save_slices(folder, views, bench.volume, victim.head.scheme)
+            save_slices(bench.folder.volume(*self.place), views, bench.volume, bench.case.scheme)
         radii, size = self._extent(delivered[None])
         record = Record(
             key=self.key,
@@ -167,7 +193,8 @@ class Cell:
             radii=radii,
             size=size,
             delivered=files,
-            effort=_effort(shown.adversarial),
+            versions=versions(),
+            effort=_effort(shown.adversarial, victim),
             fidelity=fidelity(bench.volume.x, delivered, victim.modalities),
             scores=rows(of_file, of_memory),
         )
@@ -175,14 +202,11 @@ class Cell:
         return record
 
     def _show(self) -> Shown:
-        """The case as the condition presents it; its random stream follows from its content, not from its name."""
-        bench = self.bench
-        rng = Rng.seeded(self.seed, [bench.digests.voxels]).fork(self.condition.name)
-        scene = Scene(bench.contestant.victim, bench.volume.x[None], bench.truth[None], rng, bench.stored)
-        try:
-            return self.condition.show(scene)
-        except GradientError as error:
-            raise CaseError(Reason.GRADIENT_NOT_FINITE, f"{bench.case.case}: {error.problem}") from error
+        """The case as the condition presents it; its random stream follows from contents, not from names."""
+        bench, victim = self.bench, self.bench.contestant.victim
+        rng = Rng.seeded(self.seed, [bench.digests.voxels]).fork(digest(self.condition.settings()))
+        truth = bench.case.scheme.translate(bench.truth, victim.head.scheme)
+        return self.condition.show(Scene(victim, bench.volume.x[None], truth[None], rng, bench.stored))
 
     def _deliver(self, shown: Shown) -> tuple[Float[Tensor, "c *s"], dict[str, str]]:
         """The voxels as the files hold them, and the files' digests. The clean case is its own files."""
@@ -194,7 +218,7 @@ class Cell:
             "condition": self.condition.settings(),
             "source_voxels_sha256": bench.digests.voxels,
         }
-        folder = bench.folder.volume(bench.contestant.name, self.condition.name, bench.case.case)
+        folder = bench.folder.volume(*self.place)
         case = write(bench.volume, shown.x[0], folder, stem=bench.case.case, note=note)
         again = read(case).x
         if self.allowed is not None and not bool(self.allowed.inside(again[None]).all()):
@@ -216,11 +240,11 @@ class Cell:
         return radii, self.allowed.size(x)[0].item()
 
 
-def _effort(adversarial: Adversarial | None) -> Effort | None:
+def _effort(adversarial: Adversarial | None, victim: Segmenter) -> Effort | None:
     if adversarial is None:
         return None
     return Effort(
-        steps=len(adversarial.trace["value"]),
+        steps=adversarial.passes.backward // victim.gradient_cost.backward,
         forward=adversarial.passes.forward,
         backward=adversarial.passes.backward,
         zero_gradient_share=adversarial.zero_gradient_share[0].item(),

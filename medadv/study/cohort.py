@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from medadv.atomic import write_text
 from medadv.data.brats import brats_cohort
 from medadv.data.case import Case, Cohort, Refusal
 from medadv.data.msd import msd_cohort
 from medadv.data.phantom import phantom
-from medadv.errors import ConfigError
+from medadv.errors import ConfigError, Reason, RunError
 from medadv.labels import LabelScheme
 from medadv.study.inputs import Digests, examine
 from medadv.study.names import Names
 from medadv.study.progress import Watch
-from medadv.study.spec import BratsData, MsdData, Split, Study
+from medadv.study.spec import NAME, BratsData, MsdData, Split, Study
+
+ROLES = ("train", "validate", "test")
 
 
 @dataclass(frozen=True)
@@ -44,21 +48,24 @@ class Parts:
         return self.names.disguised(text, self.ids)
 
 
-def gather(study: Study, folder: Path, names: Names, watch: Watch) -> Parts:
+def gather(study: Study, folder: Path, names: Names, watch: Watch, alone: bool = True) -> Parts:
     """Import the study's data, pass every case through the gate, and split what is left.
 
-    Cases are examined before the split, so that one bad case moves no other from one part to another.
+    Cases are examined before the split, so that one bad case moves no other from one part to another. The first split
+    is remembered: a case that is found or mended later joins the test part, and none ever leaves its part.
 
     Args:
         study: the specification.
         folder: the run's folder; phantoms are written into it, and the table of pseudonyms.
         names: what the cases are called in the results.
         watch: told of the reading.
+        alone: whether this is the only process; parts of a study write no data.
 
     Raises:
         ConfigError: no such data, or a split that the data cannot serve.
+        RunError: phantoms that must be made first.
     """
-    cohort = _imported(study, folder)
+    cohort = _named_plainly(_imported(study, folder, alone), names)
     digests, refused = examine(cohort.cases, folder / "inputs.json", watch)
     refused = [*cohort.refused, *refused]
     usable = [case for case in cohort.cases if case.case in digests]
@@ -68,7 +75,7 @@ def gather(study: Study, folder: Path, names: Names, watch: Watch) -> Parts:
             got="\n       ".join(f"{r.case}: {r.message.splitlines()[0]}" for r in refused[:3]),
             advice="check data.root, data.importer and data.release",
         )
-    parts = _split(usable, study.split, study.seed, {refusal.case for refusal in refused})
+    parts = _remembered(study, usable, {refusal.case for refusal in refused}, names, folder / "split.json")
     if not parts[2]:
         raise ConfigError(
             "no case is left to be attacked",
@@ -83,18 +90,56 @@ def gather(study: Study, folder: Path, names: Names, watch: Watch) -> Parts:
     return Parts(train, validate, test, hidden, cohort.modalities, cohort.scheme, known, names, ids)
 
 
-def _imported(study: Study, folder: Path) -> Cohort:
+def _imported(study: Study, folder: Path, alone: bool) -> Cohort:
     data = study.data
     if isinstance(data, BratsData):
-        cohort = brats_cohort(Path(data.root).expanduser(), data.release)
-    elif isinstance(data, MsdData):
-        cohort = msd_cohort(Path(data.root).expanduser())
-    else:
-        root = Path(data.root or folder / "phantom")
-        last = root / f"Phantom_{data.cases - 1:05d}"
-        written = data.root is None and last.is_dir()  # of this very study: its folder takes no other data
-        cohort = brats_cohort(root, "2021") if written else phantom(root, data.cases, data.shape, study.seed)
-    return cohort
+        return brats_cohort(Path(data.root).expanduser(), data.release)
+    if isinstance(data, MsdData):
+        return msd_cohort(Path(data.root).expanduser())
+    root = Path(data.root).expanduser() if data.root else folder / "phantom"
+    if alone:
+        return phantom(root, data.cases, data.shape, study.seed)
+    if len(list(root.glob("Phantom_*"))) < data.cases:
+        raise RunError("the phantoms are not made yet", advice="run `medadv train` on this study first, then its parts")
+    return brats_cohort(root, "2021")
+
+
+def _named_plainly(cohort: Cohort, names: Names) -> Cohort:
+    """Ids that become file names as they are must be able to."""
+    odd = [] if names.key is not None else [case for case in cohort.cases if not NAME.fullmatch(case.case)]
+    refused = [
+        Refusal(
+            "case-" + hashlib.sha256(case.case.encode()).hexdigest()[:12],
+            Reason.NAME,
+            f"the id {case.case!r} makes no file name; rename the case, or let ids be pseudonyms",
+        )
+        for case in odd
+    ]
+    return replace(cohort, cases=[c for c in cohort.cases if c not in odd], refused=[*cohort.refused, *refused])
+
+
+def _remembered(
+    study: Study, cases: Sequence[Case], refused: Set[str], names: Names, path: Path
+) -> tuple[list[Case], list[Case], list[Case]]:
+    """The split as it was first made; cases that are new since then are tested, or not used."""
+    asked = study.split.model_dump(mode="json", by_alias=True) | {"seed": study.seed}
+    try:
+        memory = json.loads(path.read_text(encoding="utf-8"))
+        roles: dict[str, str] = memory["roles"] if memory["asked"] == asked else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        roles = {}
+    if not roles:
+        for role, part in zip(ROLES, _split(cases, study.split, study.seed, refused), strict=True):
+            roles |= {names[case.case]: role for case in part}
+    learnt = {c.patient for c in cases if c.patient and roles.get(names[c.case]) in ("train", "validate")}
+    for case in cases:
+        new = "test" if study.split.test == "rest" and case.patient not in learnt else "unused"
+        roles.setdefault(names[case.case], new)
+    write_text(path, json.dumps({"asked": asked, "roles": roles}, indent=1))
+    place = {name: i for i, name in enumerate(roles)}
+    ordered = sorted(cases, key=lambda case: place[names[case.case]])
+    train, validate, test = ([c for c in ordered if roles[names[c.case]] == role] for role in ROLES)
+    return train, validate, test
 
 
 def _split(

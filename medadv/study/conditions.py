@@ -14,7 +14,7 @@ from medadv.attack.loop import Adversarial
 from medadv.attack.rng import Rng
 from medadv.attack.threat import Linf
 from medadv.study.attacks import AttackSpec
-from medadv.study.records import Presented
+from medadv.study.records import Presented, Role
 from medadv.study.spec import Study
 from medadv.victims.segmentation import Segmenter
 
@@ -209,20 +209,20 @@ IDENTITY = Unchanged("identity", Presented(role="control", family="identity", ti
 
 
 def conditions(study: Study) -> tuple[Condition, ...]:
-    """All conditions of a study, each after those that it needs: clean, attacks, controls."""
+    """All conditions of a study: clean, each attack with the control that needs its perturbation, other controls."""
     attacks = [
         Attacked(family, spec, Linf(Budget.parse(budget), study.legal))
         for family, spec in study.attacks.items()
         for budget in study.budgets_of(family)
     ]
-    threats = {a.threat: None for a in attacks}
-    controls: dict[str, tuple[Condition, ...]] = {
-        "identity": (IDENTITY,),
-        "noise": tuple(SignNoise(threat) for threat in threats),
-        "permuted": tuple(Permuted(attack) for attack in attacks),
-    }
-    wanted = [control for kind in study.controls for control in controls[kind]]
-    return (CLEAN, *attacks, *wanted)
+    every: list[Condition] = [CLEAN]
+    for attack in attacks:
+        every += [attack, Permuted(attack)] if "permuted" in study.controls else [attack]
+    if "identity" in study.controls:
+        every.append(IDENTITY)
+    if "noise" in study.controls:
+        every += [SignNoise(threat) for threat in dict.fromkeys(attack.threat for attack in attacks)]
+    return tuple(every)
 
 
 def primary_conditions(study: Study) -> tuple[str, ...]:
@@ -239,10 +239,10 @@ def _slug(budget: Budget) -> str:
     return str(budget).replace(" ", "-").replace("/", "_")
 
 
-def _presented(role: Any, family: str, title: str, threat: Linf) -> Presented:
-    return Presented(
-        role=role, family=family, title=title, amount=threat.budget.amounts[0], unit=str(threat.budget.unit)
-    )
+def _presented(role: Role, family: str, title: str, threat: Linf) -> Presented:
+    budget = threat.budget
+    amount = budget.amounts[0] if len(set(budget.amounts)) == 1 else None
+    return Presented(role=role, family=family, title=title, budget=str(budget), amount=amount, unit=str(budget.unit))
 
 
 def _threat_settings(threat: Linf) -> dict[str, Any]:

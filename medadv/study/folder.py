@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,13 @@ from typing import Any
 import torch
 import yaml
 
-from medadv.atomic import UNFINISHED, move, remove, write_text
+from medadv.atomic import UNFINISHED, remove, write_text
 from medadv.data.case import Refusal
 from medadv.data.files import MARK
 from medadv.errors import RunError
 from medadv.study.names import Names
-from medadv.study.records import Record, read_record, record_path, write_record
-from medadv.study.spec import Study, Volumes
+from medadv.study.records import Record, read_record, record_path, write_manifest, write_record
+from medadv.study.spec import Study
 from medadv.study.stats import PrimaryFamily
 
 
@@ -61,7 +62,7 @@ class RunFolder:
         declared = family.model_dump(mode="json")
         if lines and json.loads(lines[-1])["primary"] == declared:
             return
-        scored = any(True for _ in self._records())
+        scored = any((self.path / "records").glob("*/*/*.json"))
         entry = {
             "primary": declared,
             "declared": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -84,45 +85,26 @@ class RunFolder:
                 "the run's declaration of comparisons cannot be read", got=error, advice="run the study again"
             ) from error
 
+    def plan(self, cells: Mapping[tuple[str, str, str], str]) -> None:
+        """Say which cells count from now on: (victim, condition, case) → key."""
+        write_manifest(self.path, cells)
+
     def find(self, victim: str, condition: str, case: str, key: str) -> Record | None:
-        """The record of a finished cell; one that was set aside by an earlier form of the study comes back."""
+        """The record of a cell, if it is finished."""
         path = record_path(self.path, victim, condition, case, key)
-        aside = self._aside(path)
-        if not path.exists() and aside.exists():
-            move(aside, path)
-        if not path.exists():
-            return None
-        record = read_record(path)
-        self._set_aside(other for other in self._records(victim, condition, case) if other != path)
-        self._disown(record)
-        return record
+        return read_record(path) if path.exists() else None
 
     def finish(self, record: Record, seconds: float) -> None:
-        """Put a cell under its final name, its time beside it, and what it replaces aside."""
+        """Put a cell under its final name, and its time beside it."""
         path = record_path(self.path, record.victim, record.condition, record.case, record.key)
         timing = self.path / "timings" / path.relative_to(self.path / "records")
         write_text(timing, json.dumps({"seconds": round(seconds, 3)}))
         write_record(self.path, record)
-        others = self._records(record.victim, record.condition, record.case)
-        self._set_aside(other for other in others if other != path)
-
-    def keep_only(self, victims: Sequence[str], conditions: Sequence[str], cases: Sequence[str]) -> None:
-        """Set aside the records of what the study no longer asks for."""
-        for path in list(self._records()):
-            victim, condition, case = path.parts[-3], path.parts[-2], _case_of(path)
-            if victim not in victims or condition not in conditions or case not in cases:
-                self._set_aside([path])
 
     def quarantine(self, refusal: Refusal) -> None:
         """Note a case that is not used: a file a case, so that parts of a study do not race."""
         entry = {"case": refusal.case, "reason": str(refusal.reason), "message": refusal.message}
         write_text(self.path / "quarantine" / f"{refusal.case}.json", json.dumps(entry, indent=1))
-
-    def set_aside(self, case: str) -> None:
-        """A case that is refused half way has no records and no files."""
-        self._set_aside(self._records(case=case))
-        for condition in (self.path / "volumes").glob("*/*"):
-            remove(condition / case)
 
     def release(self, cases: Iterable[str] | None = None) -> None:
         """Cases that are used are not in quarantine (any more); None for all."""
@@ -142,63 +124,28 @@ class RunFolder:
         """Where the files of a cell lie."""
         return self.path / "volumes" / victim / condition / case
 
-    def prune(self, victim: str, condition: str, region: str, volumes: Volumes) -> None:
-        """Delete the files that need not stay. The worst of all are among the worst so far, so none is missed."""
-        folder = self.path / "volumes" / victim / condition
-        if volumes.keep == "all" or not folder.is_dir():
-            return
-        finished = [
-            read_record(path)
-            for case in folder.iterdir()
-            for path in self._records(victim, condition, case.name)
-        ]
-        dice = {
-            record.case: score.value
-            for record in finished
-            for score in record.scores
-            if (score.region, score.metric) == (region, "dice") and record.presented.role == "attack"
-        }
-        worst = sorted(dice, key=lambda case: (dice[case], case))[: volumes.count if volumes.keep == "worst" else 0]
-        for record in finished:
-            if record.case not in worst:
-                remove(folder / record.case)
-
-    def _records(self, victim: str = "*", condition: str = "*", case: str | None = None) -> Iterator[Path]:
-        """The finished cells of one case, or of all."""
-        for path in (self.path / "records").glob(f"{victim}/{condition}/*.json"):
-            # Compared whole: one case's name may begin with another's and a dot.
-            if not path.name.startswith(UNFINISHED) and case in (None, _case_of(path)):
-                yield path
-
-    def _disown(self, record: Record) -> None:
-        """Delete files that lie where a cell's belong, and are those of another form of the study."""
-        folder = self.volume(record.victim, record.condition, record.case)
+    def holds(self, record: Record) -> bool:
+        """Whether the files that a cell delivered are still there, and are this record's and no other form's."""
+        note = self.volume(record.victim, record.condition, record.case) / f"{MARK}.json"
         try:
-            delivered = json.loads((folder / f"{MARK}.json").read_text(encoding="utf-8"))["files"]
+            return bool(json.loads(note.read_text(encoding="utf-8"))["files"] == record.delivered)
         except (OSError, ValueError, KeyError):
-            return  # without this note nobody takes the files for a result
-        if delivered != record.delivered:
-            remove(folder)
+            return False
 
-    def _aside(self, path: Path) -> Path:
-        return self.path / "superseded" / path.relative_to(self.path / "records")
-
-    def _set_aside(self, paths: Iterable[Path]) -> None:
-        for path in list(paths):
-            move(path, self._aside(path))
-
-
-def _case_of(path: Path) -> str:
-    """The case in the name of a record, ``<case>.<key>.json``."""
-    return path.name.rsplit(".", 2)[0]
+    def drop(self, victim: str, condition: str, cases: Iterable[str]) -> None:
+        """Delete the delivered files of these cases; their records stay."""
+        for case in cases:
+            remove(self.volume(victim, condition, case))
 
 
 def _public(content: dict[str, Any], names: Names) -> dict[str, Any]:
     """A specification with the names that results give: ids and paths are private where names are pseudonyms."""
     split = content["split"]
     content["split"] = {k: [names[i] for i in v] if isinstance(v, list) else v for k, v in split.items()}
-    if names.key is not None and content["data"].get("root") is not None:
-        content["data"]["root"] = "private"
+    if names.key is not None:
+        for place, key in ((content["data"], "root"), *((victim, "weights") for victim in content["victims"].values())):
+            if place.get(key) is not None:
+                place[key] = "private"
     return content
 
 
@@ -218,7 +165,7 @@ def _refuse_another(old: dict[str, Any], new: dict[str, Any], path: Path) -> Non
 
     Where nothing rests on a setting yet, it may change: a first attempt may have failed.
     """
-    made = {place for place in ("records", "superseded", "victims", "phantom") if (path / place).is_dir()}
+    made = {place for place in ("records", "victims", "phantom") if (path / place).is_dir()}
 
     def identity(content: dict[str, Any]) -> dict[str, Any]:
         parts: dict[str, Any] = {}
@@ -229,7 +176,7 @@ def _refuse_another(old: dict[str, Any], new: dict[str, Any], path: Path) -> Non
             parts |= {name: content.get(name) for name in ("ids", "split")}
         for name in set(old["victims"]) & set(new["victims"]):
             # Where weights lie may change; what they are is in every record's key.
-            if any((path / place / name).is_dir() for place in ("records", "superseded", "victims")):
+            if any((path / place / name).is_dir() for place in ("records", "victims")):
                 parts[f"victims.{name}"] = {k: v for k, v in content["victims"][name].items() if k != "weights"}
         return parts
 
@@ -248,10 +195,15 @@ def _refuse_another(old: dict[str, Any], new: dict[str, Any], path: Path) -> Non
         )
 
 
+@cache
+def versions() -> dict[str, str]:
+    """The packages whose versions could change a number."""
+    return {name: version(name) for name in ("medadv", "torch", "monai", "numpy", "scipy", "nibabel")}
+
+
 def _environment() -> dict[str, str]:
-    packages = ("medadv", "torch", "monai", "numpy", "scipy", "nibabel")
     return {
-        **{name: version(name) for name in packages},
+        **versions(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "threads": str(torch.get_num_threads()),

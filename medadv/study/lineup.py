@@ -12,21 +12,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from medadv.attack.checks import check_steady
+from medadv.attack.checks import check_answer, check_steady
 from medadv.attack.objective import dice_lost
 from medadv.attack.victim import held_still
 from medadv.data.case import Case, Volume
 from medadv.defense.crops import Crops, Example
 from medadv.defense.lessons import Plain
-from medadv.defense.training import Point, fit
+from medadv.defense.training import CHECKPOINT, Point, fit
 from medadv.errors import ConfigError, GradientError, RunError, VictimError
+from medadv.labels import BACKGROUND, LabelScheme
 from medadv.study.cells import Contestant
 from medadv.study.cohort import Parts
 from medadv.study.folder import RunFolder
 from medadv.study.inputs import read_labelled
 from medadv.study.progress import Watch
 from medadv.study.spec import Study, VictimSpec
-from medadv.victims.checkpoint import CARD, load_victim, save_victim
+from medadv.victims.checkpoint import CARD, load_victim, save_victim, training_cases
 from medadv.victims.head import make_head
 from medadv.victims.networks import build_network
 from medadv.victims.segmentation import Segmenter
@@ -61,13 +62,14 @@ def line_up(
         )
     contestants = []
     for name, spec in study.victims.items():
-        victim = _deployed(given[name], spec, parts) if name in given else _loaded(spec, folder.path / "victims" / name)
+        own = folder.path / "victims" / name
+        victim = _deployed(given[name], spec, parts) if name in given else _loaded(spec, own, parts, name)
         if victim is None and not may_train:
             raise RunError(f"the victim {name!r} is not trained yet", advice="run `medadv train` on this study first")
         if victim is None:
             watch.say(f"training {name} on {len(parts.train)} cases, validated on {len(parts.validate)}")
-            victim = _train(name, spec, study.seed, parts, folder.path / "victims" / name, watch)
-        _check_fit(name, victim, parts)
+            victim = _train(name, spec, study.seed, parts, own, watch)
+        victim.check_fit(parts.modalities, parts.scheme)
         contestants.append(Contestant(name, victim))
     return contestants
 
@@ -80,33 +82,53 @@ def _deployed(given: Given, spec: VictimSpec, parts: Parts) -> Segmenter:
     return Segmenter(given, head, parts.modalities, spec.normalise, spec.inference)
 
 
-def _loaded(spec: VictimSpec, folder: Path) -> Segmenter | None:
-    if spec.weights is not None:
-        return load_victim(Path(spec.weights).expanduser())
-    return load_victim(folder) if (folder / CARD).exists() else None
+def _loaded(spec: VictimSpec, own: Path, parts: Parts, name: str) -> Segmenter | None:
+    """A victim from the disk: the weights that the study names, or those that it has trained before."""
+    folder = own if spec.weights is None else Path(spec.weights).expanduser()
+    if spec.weights is None and not (own / CARD).exists():
+        return None
+    victim = load_victim(folder)
+    _check_unseen(name, folder, parts)
+    return victim
 
 
-def _check_fit(name: str, victim: Segmenter, parts: Parts) -> None:
-    if victim.modalities != parts.modalities:
+def _check_unseen(name: str, folder: Path, parts: Parts) -> None:
+    """Refuse weights that have seen what they would be tested on."""
+    seen = training_cases(folder)
+    if leaked := [case.case for case in parts.test if parts.digests[case.case].voxels in seen]:
         raise ConfigError(
-            f"the victim {name!r} was made for other modalities, or for another order of them",
-            got=list(victim.modalities),
-            expected=list(parts.modalities),
-            advice="a network cannot tell T1 from T2: give the data in the order that it was trained with",
+            f"the victim {name!r} was trained on cases that it would be tested on",
+            got=leaked[:5],
+            advice="test on other cases, or train the victim anew under another study's name",
         )
-    if set(victim.head.scheme.numbers) != set(parts.scheme.numbers):
-        raise ConfigError(
-            f"the victim {name!r} knows other tissues than the data has",
-            got=list(victim.head.scheme.tissues),
-            expected=list(parts.scheme.tissues),
-        )
+
+
+def answerable(study: Study, scheme: LabelScheme, contestants: Sequence[Contestant]) -> tuple[str, ...]:
+    """What is scored: what the study names, or else all that every victim can tell.
+
+    Raises:
+        ConfigError: a victim's head cannot tell a region that the study scores or attacks.
+    """
+    goals = [name for attack in study.attacks.values() for name in attack.labels]
+    for contestant in contestants:
+        head = contestant.victim.head
+        asked = [n for n in (*(study.regions or ()), study.primary.region, *goals) if n != BACKGROUND]
+        if mute := sorted({name for name in asked if not head.answers(name)}):
+            raise ConfigError(
+                f"the head of the victim {contestant.name!r} cannot tell what the study asks for",
+                got=mute,
+                expected=f"what its channels {list(head.channels)} can tell",
+                advice="ask for other regions, or give the victim a head with these channels",
+            )
+    every = study.regions or scheme.names
+    return tuple(name for name in every if all(c.victim.head.answers(name) for c in contestants))
 
 
 def try_out(contestant: Contestant, x: Float[Tensor, "1 c *s"]) -> None:
     """Ask a victim once before a study rests on its answers.
 
     Raises:
-        VictimError: it cannot answer this case, or answers differently when it is asked again.
+        VictimError: it cannot answer this case, answers differently when it is asked again, or in probabilities.
         GradientError: its answer has no gradient.
     """
     victim = contestant.victim
@@ -115,7 +137,8 @@ def try_out(contestant: Contestant, x: Float[Tensor, "1 c *s"]) -> None:
     with held_still(victim.modules()):
         x = x.clone().requires_grad_()
         try:
-            torch.autograd.grad(victim(x).sum(), x)
+            answer = victim(x)
+            torch.autograd.grad(answer.sum(), x)
         except RuntimeError as error:
             raise GradientError(
                 f"the answer of the victim {contestant.name!r} cannot be differentiated",
@@ -123,6 +146,7 @@ def try_out(contestant: Contestant, x: Float[Tensor, "1 c *s"]) -> None:
                 cause="a detach(), a no_grad(), a step through NumPy or a rounding inside the network",
                 advice="look for what cuts the graph between the network's input and its answer",
             ) from error
+    check_answer(answer.detach())
 
 
 @contextmanager
@@ -174,7 +198,9 @@ def _train(name: str, spec: VictimSpec, seed: int, parts: Parts, folder: Path, w
         validate=validate,
         watch=told,
     )
-    save_victim(victim, spec.network, folder)
+    seen = [parts.digests[case.case].voxels for case in (*parts.train, *parts.validate)]
+    save_victim(victim, spec.network, folder, seen)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
     return victim
 
 

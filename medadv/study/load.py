@@ -127,8 +127,9 @@ def _inside(kind: Any, part: str | int) -> list[Any]:
     keys = _keys(kind)
     if part in keys:
         return _alternatives(keys[str(part)])
-    # pydantic puts the tag of a discriminated union into the place
-    return [kind] if any(part in typing.get_args(annotation) for annotation in keys.values()) else []
+    # pydantic puts the tag of a discriminated union into the place, or the name of one of the other unions' members
+    tagged = any(part in typing.get_args(annotation) for annotation in keys.values())
+    return [kind] if tagged or (keys and part == kind.__name__) else []
 
 
 def _alternatives(annotation: Any) -> list[Any]:

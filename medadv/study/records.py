@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,10 @@ from pydantic import BaseModel, ConfigDict
 from medadv.atomic import write_text
 from medadv.errors import RunError
 
-SCHEMA = 1
+SCHEMA = 2
+
+MANIFEST = "cells.json"
+"""The file that names the cells of the study as it is now."""
 
 POLICY = "strict"
 """How empty regions are scored. Both empty: Dice 1, distance 0. One empty: Dice 0, distance the image's diagonal."""
@@ -57,6 +60,9 @@ class Fidelity(_Row):
     psnr_db: float | None
 
 
+Role = Literal["clean", "control", "attack"]
+
+
 class Presented(_Row):
     """How the case was presented: what a table needs to know of a condition.
 
@@ -64,13 +70,15 @@ class Presented(_Row):
         role: ``clean``, ``control`` or ``attack``.
         family: what is swept over budgets as one curve: ``fgsm``, ``noise``, ``permuted ifgsm`` …
         title: for people, e.g. ``i-FGSM, 10 steps``.
-        amount, unit: the budget, None for clean and identity.
+        budget: in words, with its unit; None for clean and identity.
+        amount, unit: the budget where it is one amount for all modalities, for an axis.
         of: the condition whose stored result this one is made of, if any.
     """
 
-    role: Literal["clean", "control", "attack"]
+    role: Role
     family: str
     title: str
+    budget: str | None = None
     amount: float | None = None
     unit: str | None = None
     of: str | None = None
@@ -95,6 +103,7 @@ class Record(_Row):
         radii: unit → modality → the budget in that unit (``sigma``, ``stored``, ``p1-p99``, ``minmax``, ``0-255``).
         size: the largest change as a share of the budget, measured on the re-read file; None without a budget.
         delivered: file name → SHA-256 of what was written; empty for clean.
+        versions: package → version that computed the cell; told, and no part of the key.
     """
 
     schema_version: int = SCHEMA
@@ -108,6 +117,7 @@ class Record(_Row):
     radii: dict[str, dict[str, float]] | None
     size: float | None
     delivered: dict[str, str]
+    versions: dict[str, str] = {}
     effort: Effort | None
     fidelity: list[Fidelity]
     scores: list[Score]
@@ -153,8 +163,26 @@ def read_record(path: Path) -> Record:
         ) from error
 
 
-def read_records(folder: Path) -> Iterator[Record]:
-    """All records of a run, in the order of their paths."""
-    for path in sorted((folder / "records").glob("*/*/*.json")):
-        if not path.name.startswith("."):
-            yield read_record(path)
+def write_manifest(folder: Path, cells: Mapping[tuple[str, str, str], str]) -> None:
+    """Say which cells the study asks for now: (victim, condition, case) → key. Older records stay, and do not count."""
+    write_text(folder / MANIFEST, json.dumps(["\t".join((*cell, key)) for cell, key in cells.items()], indent=0))
+
+
+def present_records(folder: Path) -> list[Record]:
+    """The finished records that count: of the cells that the study asks for now, without cases in quarantine.
+
+    Raises:
+        RunError: a damaged record or manifest, or no manifest at all.
+    """
+    try:
+        cells = [line.split("\t") for line in json.loads((folder / MANIFEST).read_text(encoding="utf-8"))]
+        placed = [(case, record_path(folder, v, condition, case, key)) for v, condition, case, key in cells]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"the list of cells in {folder} cannot be read",
+            got=error,
+            cause="the run has not come as far as its first attack, or the file was edited",
+            advice="run the study (again): `medadv run STUDY.yaml`",
+        ) from error
+    refused = {path.stem for path in (folder / "quarantine").glob("*.json")}
+    return [read_record(path) for case, path in placed if case not in refused and path.exists()]

@@ -13,11 +13,12 @@ from medadv.study.cells import Bench, Cell, Contestant
 from medadv.study.cohort import Parts, gather
 from medadv.study.conditions import Condition, conditions, primary_conditions
 from medadv.study.folder import RunFolder
-from medadv.study.lineup import Given, line_up, try_out
+from medadv.study.gallery import Gallery
+from medadv.study.lineup import Given, answerable, line_up, try_out
 from medadv.study.load import load_study
 from medadv.study.names import Names
 from medadv.study.progress import Silent, Watch
-from medadv.study.records import read_records
+from medadv.study.records import present_records
 from medadv.study.report import build
 from medadv.study.spec import Study
 from medadv.study.stats import PrimaryFamily, compare
@@ -41,6 +42,10 @@ class Part:
     index: int
     count: int
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.index <= self.count:
+            raise ConfigError("there is no such part", got=self, expected="parts 1 to n of n")
+
     @classmethod
     def parse(cls, text: str) -> Part:
         """Read ``"2/4"``: the second of four.
@@ -49,7 +54,7 @@ class Part:
             ConfigError: not i/n with 1 <= i <= n.
         """
         index, _, count = text.partition("/")
-        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        if not (index.isdecimal() and count.isdecimal()):
             raise ConfigError("a part is i/n", got=text, expected="for example 1/4, 2/4, 3/4 and 4/4")
         return cls(int(index), int(count))
 
@@ -83,8 +88,7 @@ def run(
     stage = _Stage.prepared(_specified(study, overrides), victims or {}, Path(runs), watch, part)
     scored = stage.attack(watch)
     if part is not None:
-        return Outcome(stage.folder.path, scored, len(stage.folder.quarantined()))
-    stage.tidy()
+        return Outcome(stage.folder.path, scored, len(stage.cases) - scored)
     outcome = finish(stage.folder.path, watch)
     if tracked:
         _track(stage.folder.path, watch)
@@ -125,8 +129,8 @@ def finish(folder: Path, watch: Watch | None = None) -> Outcome:
         RunError: nothing has been scored yet, or a record is damaged.
     """
     place = RunFolder(folder)
-    records = list(read_records(folder))
-    refused = place.quarantined() if place.path.is_dir() else []
+    records = present_records(folder)
+    refused = place.quarantined()
     if not records:
         raise RunError(
             f"there is nothing to report in {folder}",
@@ -163,7 +167,7 @@ class _Stage:
         names = Names.pseudonyms() if study.ids == "pseudonyms" else Names(None)
         folder = RunFolder.open(study, runs, names)
         watch.say(f"study {study.study} in {folder.path}")
-        parts = gather(study, folder.path, names, watch)
+        parts = gather(study, folder.path, names, watch, alone=part is None)
         cases = parts.test if part is None else parts.test[part.index - 1 :: part.count]
         folder.release(None if part is None else [case.case for case in cases])
         for refusal in parts.refused:
@@ -171,46 +175,57 @@ class _Stage:
             watch.say(f"quarantined {refusal.case}: {refusal.message.splitlines()[0]}")
         study.check(parts.modalities, parts.scheme)
         primary = study.primary
-        folder.declare(
-            PrimaryFamily(metric=primary.metric, region=primary.region, conditions=primary_conditions(study))
+        declared = PrimaryFamily(
+            metric=primary.metric,
+            region=primary.region,
+            victims=tuple(study.victims),
+            conditions=primary_conditions(study),
         )
+        folder.declare(declared)
         contestants = line_up(study, parts, folder, given, watch, may_train=part is None)
-        return cls(study, folder, parts, cases, contestants, conditions(study), study.regions or parts.scheme.names)
+        regions = answerable(study, parts.scheme, contestants)
+        stage = cls(study, folder, parts, cases, contestants, conditions(study), regions)
+        benches = [stage.bench(contestant, case) for contestant in contestants for case in parts.test]
+        folder.plan({cell.place: cell.key for bench in benches for cell in stage.cells(bench).values()})
+        return stage
+
+    def bench(self, contestant: Contestant, case: Case) -> Bench:
+        """One case with one victim."""
+        return Bench(self.folder, contestant, case, self.parts.digests[case.case])
+
+    def cells(self, bench: Bench) -> dict[str, Cell]:
+        """Condition → cell of one case with one victim, each after those that it needs."""
+        return {c.name: Cell(bench, c, self.regions, self.study.seed) for c in self.conditions}
 
     def attack(self, watch: Watch) -> int:
-        """All cells of all cases; how many cases went through. One that cannot be attacked is set aside."""
+        """All cells of all cases; how many cases went through. One that cannot be attacked goes into quarantine."""
         watch.task("attack", len(self.cases) * len(self.contestants) * len(self.conditions))
-        steady: set[str] = set()
+        tried: set[str] = set()
+        gallery = Gallery(self.study.volumes, self.study.primary.region)
         failed = 0
         for case in self.cases:
             try:
                 for contestant in self.contestants:
-                    self._attack(Bench(self.folder, contestant, case, self.parts.digests[case.case]), steady, watch)
+                    self._attack(self.bench(contestant, case), tried, gallery, watch)
             except CaseError as error:
                 failed += 1
-                self.folder.set_aside(case.case)
                 self.folder.quarantine(Refusal(case.case, error.reason, self.parts.disguised(str(error))))
                 watch.say(f"quarantined {self.parts.disguised(error.problem)}")
         return len(self.cases) - failed
 
-    def _attack(self, bench: Bench, steady: set[str], watch: Watch) -> None:
-        contestant = bench.contestant
-        cells = {c.name: Cell(bench, c, self.regions, self.study.seed) for c in self.conditions}
-        for name, cell in cells.items():
-            if not cell.finished():
-                if contestant.name not in steady:
-                    try_out(contestant, bench.volume.x[None])
-                    steady.add(contestant.name)
+    def _attack(self, bench: Bench, tried: set[str], gallery: Gallery, watch: Watch) -> None:
+        cells = self.cells(bench)
+        for count, (name, cell) in enumerate(cells.items(), 1):
+            record = cell.finished()
+            if record is None or (gallery.wants(record) and not self.folder.holds(record)):
+                if bench.contestant.name not in tried:
+                    try_out(bench.contestant, bench.volume.x[None])
+                    tried.add(bench.contestant.name)
                 for need in cell.condition.needs:
-                    if not bench.fetch(need):  # its files were not kept: the same again
+                    if not cells[need].fetch():  # its files were not kept: the same again
                         cells[need].compute(pictured=False)
-                cell.compute(self.study.volumes.keep != "none" and cell.condition.presented.role == "attack")
+                record = cell.compute(gallery.pictures(cell.condition.presented))
+            gallery.hang(record)
+            self.folder.drop(bench.contestant.name, name, gallery.unwanted(record))
+            bench.keep({need for later in self.conditions[count:] for need in later.needs})
             watch.step(f"{bench.case.case} {name}")
-        for name in cells:
-            self.folder.prune(contestant.name, name, self.study.primary.region, self.study.volumes)
-
-    def tidy(self) -> None:
-        """Only what the study asks for now stays among the records."""
-        self.folder.keep_only(
-            [c.name for c in self.contestants], [c.name for c in self.conditions], [c.case for c in self.parts.test]
-        )

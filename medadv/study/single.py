@@ -7,6 +7,7 @@ from pathlib import Path
 
 from medadv.atomic import write_atomically
 from medadv.attack.budget import Budget
+from medadv.attack.checks import check_steady
 from medadv.attack.loop import Adversarial
 from medadv.attack.objective import erase
 from medadv.attack.presets import ifgsm, tifgsm
@@ -47,6 +48,8 @@ def attack_one(
     victim = load_victim(model)
     volume = read_labelled(_case(source, release))
     assert volume.truth is not None
+    victim.check_fit(volume.case.modalities, volume.case.scheme)
+    check_steady(victim, volume.x[None])
     scheme = victim.head.scheme
     truth = volume.case.scheme.translate(volume.truth, scheme)
     amount = Budget.parse(budget)
@@ -57,8 +60,9 @@ def attack_one(
     delivered = read(write(volume, result.x[0], out, stem=volume.case.case, note=note)).x
     answer, fooled = (victim.predict(x[None])[0] for x in (volume.x, delivered))
     before, after = (score(p, truth, scheme, volume.spacing, scheme.names) for p in (answer, fooled))
+    title = f"ti-FGSM, erase {region}, {steps} steps" if region else "FGSM" if steps == 1 else f"i-FGSM, {steps} steps"
     spent = f"{result.passes.forward} forward and {result.passes.backward} backward passes"
-    yield f"{volume.case.case}: budget {amount}, steps {steps}, {spent}, {result.seconds:.1f} s"
+    yield f"{volume.case.case}: {title}, {amount}; {spent}, {result.seconds:.1f} s"
     for clean, adversarial in zip(before, after, strict=True):
         if clean.metric == "dice":
             yield f"  Dice {clean.region:<12} {clean.value:.3f} -> {adversarial.value:.3f}"
@@ -69,7 +73,7 @@ def attack_one(
         picture = montage(
             read_slices(out / SLICES),
             shown,
-            f"{volume.case.case}: {'i-FGSM' if region is None else f'ti-FGSM, erase {region}'}, {amount}",
+            f"{volume.case.case}: {title}, {amount}",
             (f"Dice {shown} {dice[0]:.3f}", f"Dice {shown} {dice[1]:.3f}"),
         )
         write_atomically(out / "attack.png", lambda path: picture.savefig(path, dpi=150))

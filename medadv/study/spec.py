@@ -44,7 +44,7 @@ class BratsData(Specified):
 
     importer: Literal["brats"]
     root: str
-    release: Literal["2018", "2019", "2020", "2021", "2023", "2024"]
+    release: Literal["2018", "2019", "2020", "2021", "2022", "2023", "2024"]
 
 
 class MsdData(Specified):
@@ -158,6 +158,13 @@ class Study(Specified):
     @classmethod
     def _readable(cls, budgets: tuple[str, ...]) -> tuple[str, ...]:
         return readable_budgets(budgets)
+
+    @field_validator("regions", "controls")
+    @classmethod
+    def _once(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names is not None and len(set(names)) < len(names):
+            raise ValueError(f"a name is given twice: {list(names)}")
+        return names
 
     @field_validator("legal")
     @classmethod

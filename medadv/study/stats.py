@@ -30,6 +30,7 @@ class PrimaryFamily(BaseModel):
 
     Attributes:
         metric, region: what is compared.
+        victims: the victims, by name; empty for all.
         conditions: the conditions, by name, for every victim of the study.
         against: the condition that they are held against.
     """
@@ -38,6 +39,7 @@ class PrimaryFamily(BaseModel):
 
     metric: Literal["dice", "hd95"] = "dice"
     region: str
+    victims: tuple[str, ...] = ()
     conditions: tuple[str, ...]
     against: str = CLEAN
 
@@ -157,7 +159,8 @@ class _Question:
     def family(self) -> Literal["primary", "exploratory"]:
         declared = self.primary.metric, self.primary.region, self.primary.against
         subject = self.metric, self.region, self.against
-        return "primary" if subject == declared and self.condition in self.primary.conditions else "exploratory"
+        meant = self.condition in self.primary.conditions and self.victim in (self.primary.victims or [self.victim])
+        return "primary" if subject == declared and meant else "exploratory"
 
     def scores(self, cells: Mapping[str, Record]) -> dict[str, float]:
         """Case → the score of its file, of the cells of one condition."""

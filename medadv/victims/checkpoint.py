@@ -5,6 +5,7 @@ Both are data. A pickle is a program, and is not loaded.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -55,21 +56,39 @@ class VictimCard(_Card):
     head: HeadCard
     scheme: SchemeCard
     weights_sha256: str
+    trained_on: tuple[str, ...] = ()
 
 
-def save_victim(victim: Segmenter, architecture: Architecture, folder: Path) -> None:
+def save_victim(victim: Segmenter, architecture: Architecture, folder: Path, trained_on: Iterable[str] = ()) -> None:
     """Write a victim into a folder, weights first; each file appears whole or not at all.
+
+    Args:
+        victim: network and pipeline.
+        architecture: how the network is built again.
+        folder: where to; made if it is missing.
+        trained_on: the digests of the voxels that it has seen, so that nobody tests it on them.
 
     Raises:
         RunError: the folder cannot be written.
     """
     card = VictimCard.model_validate(
-        victim.preprocessing() | {"architecture": architecture, "weights_sha256": weights_digest(victim.network)}
+        victim.preprocessing()
+        | {
+            "architecture": architecture,
+            "weights_sha256": weights_digest(victim.network),
+            "trained_on": tuple(sorted(trained_on)),
+        }
     )
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in victim.network.state_dict().items()}
     # As bytes: save_file tells a full disk in an error of its own, and writes a temporary file of its own.
     write_atomically(folder / WEIGHTS, lambda temporary: temporary.write_bytes(save(weights)))
     write_text(folder / CARD, card.model_dump_json(indent=1))
+
+
+def training_cases(path: str | Path) -> frozenset[str]:
+    """The digests of the voxels that a victim on the disk has seen; empty where its card does not say."""
+    path = Path(path)
+    return frozenset(_read_card((path if path.is_dir() else path.parent) / CARD).trained_on)
 
 
 def load_victim(path: str | Path, device: str | torch.device = "cpu") -> Segmenter:

@@ -42,6 +42,10 @@ class Head(Protocol):
         """Whether the first axis of the targets separates independent heads."""
         ...
 
+    def answers(self, name: str) -> bool:
+        """Whether the head's decisions can tell a region or tissue of the scheme."""
+        ...
+
     def logits(self, answer: Float[Tensor, "b k *s"]) -> Float[Tensor, "b classes *targets"]:
         """The network's answer as logits over classes, target by target."""
         ...
@@ -71,6 +75,10 @@ class Softmax:
     def channels(self) -> tuple[str, ...]:
         """The tissues, background first if its number is lowest."""
         return self.scheme.tissues
+
+    def answers(self, name: str) -> bool:
+        """Every one."""
+        return bool(self.scheme.members(name))
 
     def logits(self, answer: Float[Tensor, "b k *s"]) -> Float[Tensor, "b k *s"]:
         """The answer itself."""
@@ -111,6 +119,17 @@ class Sigmoid:
     def channels(self) -> tuple[str, ...]:
         """The regions."""
         return self.regions
+
+    def answers(self, name: str) -> bool:
+        """One of the head's regions, or tissues that are left over alone when the later regions are painted over."""
+        order = [region for region in self.scheme.regions if region in self.regions]
+        alone: set[str] = set()
+        for place, region in enumerate(order):
+            later = {tissue for other in order[place + 1 :] for tissue in self.scheme.members(other)}
+            own = set(self.scheme.members(region)) - later
+            alone |= own if len(own) == 1 else set()
+        wanted = set(self.scheme.members(name))
+        return wanted <= alone or any(wanted == set(self.scheme.members(region)) for region in order)
 
     def logits(self, answer: Float[Tensor, "b r *s"]) -> Float[Tensor, "b 2 r *s"]:
         """(0, z) for each region: outside, inside."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from medadv.attack.rng import Rng
 from medadv.attack.victim import Passes, held_still
-from medadv.errors import VictimError
+from medadv.errors import ConfigError, VictimError
+from medadv.labels import LabelScheme
 from medadv.victims.head import Head, Voxels
 from medadv.victims.normalize import Normalisation, ZScore
 from medadv.victims.window import Inference, WholeVolume
@@ -51,6 +52,35 @@ class Segmenter:
     def gradient_cost(self) -> Passes:
         """What one call and its gradient cost together."""
         return self.inference.gradient_cost
+
+    def check_fit(self, modalities: Sequence[str], scheme: LabelScheme) -> None:
+        """Refuse data that the victim was not made for: a network cannot tell T1 from T2.
+
+        Raises:
+            ConfigError: other modalities or another order of them, other tissues, or a region of other tissues.
+        """
+        if tuple(modalities) != self.modalities:
+            raise ConfigError(
+                "the victim was made for other modalities, or for another order of them",
+                got=list(modalities),
+                expected=list(self.modalities),
+                advice="give the images in the order that the network was trained with",
+            )
+        own = self.head.scheme
+        if set(own.numbers) != set(scheme.numbers):
+            raise ConfigError(
+                "the victim knows other tissues than the data has",
+                got=list(scheme.tissues),
+                expected=list(own.tissues),
+                advice="declare the same names of tissues for both",
+            )
+        shared = set(own.regions) & set(scheme.regions)
+        if other := sorted(r for r in shared if set(own.members(r)) != set(scheme.members(r))):
+            raise ConfigError(
+                "a region means other tissues to the victim than to the data",
+                got={region: scheme.members(region) for region in other},
+                expected={region: own.members(region) for region in other},
+            )
 
     def prepare(self, x0: Float[Tensor, "b c *s"], rng: Rng) -> Segmenter:  # noqa: ARG002
         """Nothing to freeze: the threat keeps zeros zero, and so the mask of the normalisation."""
