@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -35,6 +35,7 @@ class Unit(StrEnum):
 
 
 _SPELLINGS = {"σ": Unit.SIGMA, "sd": Unit.SIGMA, "percentile": Unit.PERCENTILE, "255": Unit.GREY, "grey": Unit.GREY}
+_UNITS: dict[str, Unit] = {u.value: u for u in Unit} | _SPELLINGS
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,21 @@ class Budget:
     """An amount of change in a unit.
 
     Attributes:
-        amount: one amount for all modalities, or one each, in channel order.
-        unit: what it is measured in.
+        amount: one amount for all modalities, or one each, in channel order; a list becomes a tuple.
+        unit: what it is measured in; its name will do.
+
+    Raises:
+        BudgetError: an amount that is no number, not finite or negative, or an unknown unit.
     """
 
     amount: float | tuple[float, ...]
     unit: Unit = Unit.SIGMA
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "amount", _numbers(self.amount))
+        if str(self.unit).lower() not in _UNITS:
+            raise BudgetError("there is no such unit", got=self.unit, expected=f"one of {[u.value for u in Unit]}")
+        object.__setattr__(self, "unit", _UNITS[str(self.unit).lower()])
         for amount in self.amounts:
             if not (math.isfinite(amount) and amount >= 0):
                 raise BudgetError(
@@ -65,29 +73,37 @@ class Budget:
     def parse(cls, text: str | float | Budget) -> Budget:
         """Read ``"0.1 sigma"``, ``"20 stored"``, ``"0.02 p1-p99"``, ``"8 0-255"``, or a bare number of σ.
 
-        One amount a modality is written ``"0.1/0.2/0.1/0.3 sigma"``.
+        One amount a modality is written ``"0.1/0.2/0.1/0.3 sigma"``, always with its unit: without one, ``"8/255"``
+        would be two amounts of σ to us and a fraction to whoever wrote it.
 
         Raises:
-            BudgetError: no number, or an unknown unit.
+            BudgetError: no number, an unknown unit, or several amounts without a unit.
         """
         if isinstance(text, Budget):
             return text
         number = r"[-+]?[0-9.]+(?:e[-+]?[0-9]+)?"
         match = re.fullmatch(rf"\s*({number}(?:/{number})*)\s*(\S*)\s*", str(text), re.IGNORECASE)
         name = match[2].lower() if match else ""
-        units = {u.value: u for u in Unit} | _SPELLINGS | {"": Unit.SIGMA}
         try:
             amounts = tuple(float(n) for n in match[1].split("/")) if match else ()
         except ValueError:
             amounts = ()
-        if not amounts or name not in units:
+        if not amounts or name not in {"", *_UNITS}:
             raise BudgetError(
                 "this is no budget",
                 got=text,
                 expected=f"a number and a unit out of {[u.value for u in Unit]}",
                 advice='write for example "0.1 sigma"',
             )
-        return cls(amounts if len(amounts) > 1 else amounts[0], units[name])
+        if len(amounts) > 1 and not name:
+            grey = amounts[1:] == (255,)
+            raise BudgetError(
+                "several amounts, one a modality, need their unit",
+                got=text,
+                cause="a fraction of 255 grey levels, as for photographs" if grey else None,
+                advice=f'write "{amounts[0]:g} 0-255"' if grey else f'write "{str(text).strip()} sigma"',
+            )
+        return cls(amounts if len(amounts) > 1 else amounts[0], _UNITS[name or Unit.SIGMA])
 
     def __str__(self) -> str:
         # The short spelling where it says the same number: 8 and not 8.0.
@@ -113,6 +129,21 @@ class Budget:
                 expected=f"one amount, or {unit.shape[1]}",
             )
         return unit * unit.new_tensor(self.amounts)
+
+
+def _numbers(amount: object) -> float | tuple[float, ...]:
+    """One number, or a tuple of them."""
+    try:
+        if isinstance(amount, str):
+            raise TypeError
+        return tuple(map(float, amount)) if isinstance(amount, Sequence) else float(amount)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        raise BudgetError(
+            "the amount of a budget is a number, or one a modality",
+            got=repr(amount),
+            expected="for example Budget(0.1), or Budget((0.1, 0.2), Unit.SIGMA)",
+            advice='texts are read by Budget.parse("0.1 sigma")',
+        ) from None
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,12 +18,49 @@ MOSTLY = 0.99
 """From this share of exactly zero gradients on, an attack warns."""
 
 
+def check_victim(victim: object) -> None:
+    """Refuse what does not say how it is deployed.
+
+    Raises:
+        VictimError: a bare network, or something else that is no victim.
+    """
+    if not isinstance(victim, Victim):
+        raise VictimError(
+            "this is no victim",
+            got=type(victim).__name__,
+            expected="how a network is deployed: its head, modalities, normalisation and windows",
+            advice="wrap the network: Segmenter(network, Softmax(scheme), modalities)",
+        )
+
+
+def check_truth(truth: object) -> None:
+    """Refuse to attack without labels.
+
+    Raises:
+        ConfigError: no tensor.
+    """
+    if not isinstance(truth, Tensor):
+        raise ConfigError(
+            "an attack needs the truth of its input",
+            got=type(truth).__name__,
+            expected="a tensor of stored label numbers, e.g. volume.truth[None]",
+            advice="where there are no labels, attack the victim's own answer: truth = victim.predict(x)",
+        )
+
+
 def check_input(x: Float[Tensor, "b c *s"]) -> None:
     """Refuse what cannot be attacked.
 
     Raises:
-        VictimError: not float32 or float64, or voxels that are not finite.
+        VictimError: no tensor, not float32 or float64, or voxels that are not finite.
     """
+    if not isinstance(x, Tensor):
+        raise VictimError(
+            "the input is no tensor",
+            got=type(x).__name__,
+            expected="(b, c, *s)",
+            advice="of a volume, pass volume.x[None]",
+        )
     if x.dtype not in (torch.float32, torch.float64):
         raise VictimError(
             "the input cannot be attacked in this precision",
@@ -69,19 +106,28 @@ def check_labels(raw: Tensor, labels: Tensor) -> None:
         )
 
 
+def check_finite(raw: Logits) -> None:
+    """Refuse a raw answer that is not finite.
+
+    Raises:
+        VictimError: NaN or infinite logits.
+    """
+    if not torch.isfinite(torch.stack(torch.aminmax(raw))).all():
+        raise VictimError(
+            "the victim answers NaN or infinity on the clean input",
+            cause="broken weights, or a normalisation that divides by zero",
+            advice="look at victim(x) for this case before attacking it",
+        )
+
+
 def check_answer(raw: Logits) -> None:
     """Refuse a raw answer that is not finite, or that looks like probabilities.
 
     Raises:
         VictimError: NaN or infinite logits, or probabilities.
     """
-    low, high = raw.amin(), raw.amax()
-    if not (torch.isfinite(low) and torch.isfinite(high)):
-        raise VictimError(
-            "the victim answers NaN or infinity on the clean input",
-            cause="broken weights, or a normalisation that divides by zero",
-            advice="look at victim(x) for this case before attacking it",
-        )
+    check_finite(raw)
+    low, high = torch.aminmax(raw)
     if low < 0 or high > 1 or low == high:
         return
     # A region head reaches the loop as stack([0, z]): then its probabilities would be z alone.
@@ -100,11 +146,14 @@ def check_steady(victim: Victim, x: Float[Tensor, "b c *s"], tolerance: float = 
     """Ask a victim twice; refuse one that answers differently.
 
     Raises:
-        VictimError: two answers to one input differ by more than ``tolerance`` of their spread.
+        VictimError: an answer is NaN or infinite, or two answers to one input differ by more than ``tolerance`` of
+            their spread.
     """
     with held_still(victim.modules()), torch.no_grad():
         still = victim.prepare(x, Rng.seeded(0, x.shape[0]))
         first, second = still(x), still(x)
+    for answer in (first, second):
+        check_finite(answer)
     spread = (first.amax() - first.amin()).clamp(min=torch.finfo(first.dtype).tiny)
     difference = ((first - second).abs().amax() / spread).item()
     if not difference <= tolerance:

@@ -44,6 +44,21 @@ def near(x: Image) -> Start:
     return start
 
 
+def counted(steps: int | float) -> int:
+    """A number of steps; 10.0 is 10.
+
+    Raises:
+        ConfigError: no whole number, or less than one.
+    """
+    if not (isinstance(steps, int | float) and steps >= 1 and steps == steps // 1):
+        raise ConfigError(
+            "an attack takes at least one step, and whole ones",
+            got=repr(steps),
+            advice="for no change at all, use budget 0",
+        )
+    return int(steps)
+
+
 @dataclass(frozen=True, eq=False)
 class Adversarial:
     """What an attack found, and how.
@@ -75,10 +90,13 @@ class Attack:
         threat: what may change.
         objective: what the attacker wants.
         step: how a gradient becomes a move.
-        steps: how many; at least one.
+        steps: how many, a whole number; at least one.
         start: where the first iterate is.
         keep: ``"last"`` delivers the last iterate, as published FGSM and I-FGSM do; ``"best"`` the one of highest
             merit, and lets samples leave when they are done.
+
+    Raises:
+        ConfigError: no whole number of steps, or another word for ``keep``.
     """
 
     threat: Threat
@@ -89,10 +107,9 @@ class Attack:
     keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(
-                "an attack takes at least one step", got=self.steps, advice="for no change at all, use budget 0"
-            )
+        object.__setattr__(self, "steps", counted(self.steps))
+        if self.keep not in ("best", "last"):
+            raise ConfigError("an attack keeps its best iterate or its last", got=self.keep, expected="best or last")
 
     def __call__(
         self,
@@ -115,10 +132,12 @@ class Attack:
         Raises:
             VictimError: an input, a truth or an answer that cannot be attacked.
             GradientError: a gradient that is missing or not finite.
-            ConfigError: a support or random streams of another shape.
+            ConfigError: no truth, or a support or random streams of another shape.
         """
         began = time.perf_counter()
+        checks.check_victim(victim)
         checks.check_input(x)
+        checks.check_truth(truth)
         if support is not None:
             checks.check_support(x, support)
         with held_still(victim.modules()):

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medadv.attack.targets import Targets
+from medadv.errors import ConfigError
 
 Logits = Float[Tensor, "b classes *targets"]
 
@@ -71,4 +72,20 @@ LOSSES: dict[str, Loss] = {
     "dice + cross entropy": dice_cross_entropy,
     "logit margin": logit_margin,
 }
-"""The losses that a study can name."""
+"""The losses that have a name."""
+
+
+def as_loss(loss: Loss | str) -> Loss:
+    """A loss by its name in ``LOSSES``, or the loss itself.
+
+    Raises:
+        ConfigError: there is no loss of this name, or it cannot be called.
+    """
+    found = LOSSES.get(loss) if isinstance(loss, str) else loss
+    if found is None or not callable(found):
+        raise ConfigError(
+            "there is no such loss",
+            got=loss,
+            expected=f"one of {list(LOSSES)}, or a function of (logits, targets) with one number a sample",
+        )
+    return found

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from medadv.attack.losses import Logits, Loss, cross_entropy
+from medadv.attack.losses import Logits, Loss, as_loss, cross_entropy
 from medadv.attack.rng import Rng
 from medadv.attack.targets import Targets
 from medadv.errors import ConfigError
@@ -93,10 +93,6 @@ def dice_won(won: Bool[Tensor, "b *targets"], raw: Logits, targets: Targets) -> 
     return 1 - dice_lost(won, raw, targets)
 
 
-MERITS: dict[str, Merit] = {"share won": share_won, "dice lost": dice_lost, "dice won": dice_won}
-"""The merits that a study can name."""
-
-
 @dataclass(frozen=True, eq=False)
 class Contest:
     """A goal over labelled targets: ``sign`` times a loss, and which targets are won.
@@ -129,15 +125,18 @@ class Contest:
 
 @dataclass(frozen=True)
 class Away:
-    """Away from the truth: untargeted."""
+    """Away from the truth: untargeted. The loss is a function, or its name in ``LOSSES``."""
 
-    loss: Loss = cross_entropy
+    loss: Loss | str = cross_entropy
     merit: Merit = share_won
     pending: bool = False
 
+    def __post_init__(self) -> None:
+        as_loss(self.loss)
+
     def prepare(self, raw0: Logits, targets: Targets, rng: Rng) -> Contest:  # noqa: ARG002
         """Ascend the loss of the true labels."""
-        return Contest(self.loss, 1, targets, self.merit, self.pending)
+        return Contest(as_loss(self.loss), 1, targets, self.merit, self.pending)
 
 
 @runtime_checkable
@@ -187,14 +186,22 @@ class Draw:
 
 @dataclass(frozen=True)
 class Towards:
-    """Towards other labels: targeted. The relabelling says where."""
+    """Towards other labels: targeted. The relabelling says where; the loss is a function, or its name in ``LOSSES``."""
 
     relabel: Relabel
-    loss: Loss = cross_entropy
+    loss: Loss | str = cross_entropy
     merit: Merit = share_won
     pending: bool = False
 
     def __post_init__(self) -> None:
+        as_loss(self.loss)
+        if not isinstance(self.relabel, Relabel):
+            raise ConfigError(
+                "a targeted attack has to know what to make of which voxels",
+                got=repr(self.relabel),
+                expected="erase(region), Turn(region, tissue) or Draw(truth, where)",
+                advice=f'to make it vanish, give erase("{self.relabel}")' if isinstance(self.relabel, str) else None,
+            )
         if self.merit is dice_lost:
             raise ConfigError(
                 "a targeted attack that loses Dice would keep the iterate farthest from the labels it wants",
@@ -204,4 +211,4 @@ class Towards:
 
     def prepare(self, raw0: Logits, targets: Targets, rng: Rng) -> Contest:  # noqa: ARG002
         """Descend the loss of the wanted labels."""
-        return Contest(self.loss, -1, self.relabel(targets), self.merit, self.pending)
+        return Contest(as_loss(self.loss), -1, self.relabel(targets), self.merit, self.pending)

@@ -1,55 +1,52 @@
 """Named attacks: settings of the one loop, each a few lines with its source. None has a loop of its own.
 
-``budget`` is a ``Budget``, a text such as ``"0.1 sigma"``, or a whole threat.
+``budget`` is a ``Budget``, a text such as ``"0.1 sigma"``, a bare number of σ, or a whole threat; ``loss`` is a
+function, or its name in ``LOSSES``.
 """
 
 from __future__ import annotations
 
 from medadv.attack.budget import Budget
-from medadv.attack.loop import Attack, random
+from medadv.attack.loop import Attack, counted, random
 from medadv.attack.losses import Loss, cross_entropy
 from medadv.attack.objective import Away, Relabel, Towards, dice_lost
 from medadv.attack.steps import Momentum, Plain
 from medadv.attack.threat import Linf, Threat
 
+Amount = int | float | str | Budget | Threat
 
-def _threat(budget: str | Budget | Threat) -> Threat:
+
+def _threat(budget: Amount) -> Threat:
     """A budget alone means L∞ with the clean range as legal."""
-    return Linf(Budget.parse(budget)) if isinstance(budget, str | Budget) else budget
+    return budget if isinstance(budget, Threat) else Linf(Budget.parse(budget))
 
 
-def fgsm(budget: str | Budget | Threat, loss: Loss = cross_entropy) -> Attack:
+def fgsm(budget: Amount, loss: Loss | str = cross_entropy) -> Attack:
     """One step of the whole budget along the sign of the gradient (Goodfellow et al. 2015, arXiv:1412.6572)."""
     return Attack(_threat(budget), Away(loss), Plain(), steps=1, keep="last")
 
 
-def ifgsm(
-    budget: str | Budget | Threat, steps: int = 10, loss: Loss = cross_entropy, size: float | None = None
-) -> Attack:
+def ifgsm(budget: Amount, steps: int = 10, loss: Loss | str = cross_entropy, size: float | None = None) -> Attack:
     """Many projected steps (Kurakin et al. 2017, arXiv:1607.02533); ``size``: a share of the budget, or 2.5 / steps."""
     return Attack(_threat(budget), Away(loss), Plain(size), steps, keep="last")
 
 
 def tifgsm(
-    budget: str | Budget | Threat,
+    budget: Amount,
     relabel: Relabel,
     steps: int = 10,
-    loss: Loss = cross_entropy,
+    loss: Loss | str = cross_entropy,
     size: float | None = None,
 ) -> Attack:
     """I-FGSM towards other labels; ``relabel`` says which and where, e.g. ``erase("ET")``."""
     return Attack(_threat(budget), Towards(relabel, loss), Plain(size), steps, keep="last")
 
 
-def mifgsm(budget: str | Budget | Threat, steps: int = 10, decay: float = 1.0, loss: Loss = cross_entropy) -> Attack:
+def mifgsm(budget: Amount, steps: int = 10, decay: float = 1.0, loss: Loss | str = cross_entropy) -> Attack:
     """I-FGSM along a momentum, steps of budget / n (Dong et al. 2018, arXiv:1710.06081)."""
-    return Attack(_threat(budget), Away(loss), Momentum(decay, 1 / steps), steps, keep="last")
+    return Attack(_threat(budget), Away(loss), Momentum(decay, 1 / counted(steps)), steps, keep="last")
 
 
-def pgd(
-    budget: str | Budget | Threat, steps: int = 20, loss: Loss = cross_entropy, size: float | None = None
-) -> Attack:
+def pgd(budget: Amount, steps: int = 20, loss: Loss | str = cross_entropy, size: float | None = None) -> Attack:
     """I-FGSM from a random start, the best iterate kept by Dice (Madry et al. 2018, arXiv:1706.06083)."""
     return Attack(_threat(budget), Away(loss, dice_lost), Plain(size), steps, start=random)
-
-

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from medadv.attack.budget import Budget, Scales
 from medadv.attack.rng import Rng
+from medadv.errors import ConfigError
 
 Image = Float[Tensor, "b c *s"]
 
@@ -81,13 +82,29 @@ class Linf:
     """Every voxel may change by at most the budget of its modality (Goodfellow et al. 2015, arXiv:1412.6572).
 
     Attributes:
-        budget: how much.
+        budget: how much; a text or a number is read by ``Budget.parse``.
         legal: the range of legal intensities: ``"clean"`` for the minimum to maximum of each modality's support, a pair
             in stored units, or None.
+
+    Raises:
+        BudgetError: a budget that cannot be read.
+        ConfigError: a legal range that is none.
     """
 
     budget: Budget
     legal: Literal["clean"] | tuple[float, float] | None = "clean"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "budget", Budget.parse(self.budget))
+        if isinstance(self.legal, list):
+            object.__setattr__(self, "legal", tuple(self.legal))
+        pair = isinstance(self.legal, tuple) and len(self.legal) == 2 and self.legal[0] <= self.legal[1]
+        if not pair and self.legal not in ("clean", None):
+            raise ConfigError(
+                "this is no legal range",
+                got=self.legal,
+                expected='"clean", a pair (lowest, highest) in stored units, or None',
+            )
 
     def __call__(self, x0: Image, support: Bool[Tensor, "b c *s"]) -> Box:
         """The box around ``x0``: ball and legal range inside the support, ``x0`` itself outside."""
@@ -141,9 +158,9 @@ class Box:
         y = torch.clamp(x, self.lower, self.upper)
         if not self.zeros:
             return y
-        y = torch.where(self.support, y, self.clean)  # the clean voxel's own zero: a clamp loses the sign of -0.0
-        tiny = self.clean.abs().clamp(max=torch.finfo(x.dtype).tiny).copysign(self.clean)
-        return torch.where(y == 0, tiny, y)  # where the clean voxel is 0, so is tiny
+        # Where the clean voxel is 0 so is tiny, with its sign, which a clamp may lose.
+        tiny = self.clean.abs().clamp_(max=torch.finfo(x.dtype).tiny).copysign_(self.clean)
+        return torch.where(y == 0, tiny, y)
 
     def ascent(self, gradient: Image) -> Image:
         """The sign of the gradient times the radius; zero outside the support. Not cut at the box: steps come back."""

@@ -42,10 +42,6 @@ class Head(Protocol):
         """Whether the first axis of the targets separates independent heads."""
         ...
 
-    def answers(self, name: str) -> bool:
-        """Whether the head's decisions can tell a region or tissue of the scheme."""
-        ...
-
     def logits(self, answer: Float[Tensor, "b k *s"]) -> Float[Tensor, "b classes *targets"]:
         """The network's answer as logits over classes, target by target."""
         ...
@@ -62,6 +58,14 @@ class Head(Protocol):
         """A mask over voxels as a mask over targets."""
         ...
 
+    def answers(self, name: str) -> bool:
+        """Whether the decided label map can tell a region or tissue of the scheme.
+
+        Raises:
+            ConfigError: the name is neither.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Softmax:
@@ -75,10 +79,6 @@ class Softmax:
     def channels(self) -> tuple[str, ...]:
         """The tissues, background first if its number is lowest."""
         return self.scheme.tissues
-
-    def answers(self, name: str) -> bool:
-        """Every one."""
-        return bool(self.scheme.members(name))
 
     def logits(self, answer: Float[Tensor, "b k *s"]) -> Float[Tensor, "b k *s"]:
         """The answer itself."""
@@ -95,6 +95,10 @@ class Softmax:
     def spread(self, mask: Bool[Tensor, "b *s"]) -> Bool[Tensor, "b *s"]:
         """The mask itself."""
         return mask
+
+    def answers(self, name: str) -> bool:
+        """Always: every tissue has its channel."""
+        return bool(self.scheme.members(name))
 
 
 @dataclass(frozen=True)
@@ -120,17 +124,6 @@ class Sigmoid:
         """The regions."""
         return self.regions
 
-    def answers(self, name: str) -> bool:
-        """One of the head's regions, or tissues that are left over alone when the later regions are painted over."""
-        order = [region for region in self.scheme.regions if region in self.regions]
-        alone: set[str] = set()
-        for place, region in enumerate(order):
-            later = {tissue for other in order[place + 1 :] for tissue in self.scheme.members(other)}
-            own = set(self.scheme.members(region)) - later
-            alone |= own if len(own) == 1 else set()
-        wanted = set(self.scheme.members(name))
-        return wanted <= alone or any(wanted == set(self.scheme.members(region)) for region in order)
-
     def logits(self, answer: Float[Tensor, "b r *s"]) -> Float[Tensor, "b 2 r *s"]:
         """(0, z) for each region: outside, inside."""
         return torch.stack([torch.zeros_like(answer), answer], 1)
@@ -146,6 +139,15 @@ class Sigmoid:
     def spread(self, mask: Bool[Tensor, "b *s"]) -> Bool[Tensor, "b r *s"]:
         """The mask for every region."""
         return mask.unsqueeze(1).expand(-1, len(self.regions), *mask.shape[1:])
+
+    def answers(self, name: str) -> bool:
+        """Whether a flawless answer, painted, shows the name where the truth has it: asked of one voxel a tissue.
+
+        (WT, TC, ET) tell the three tissues apart; WT alone tells WT, painted in one of its tissues, and nothing else.
+        """
+        truth = self.scheme.stored(torch.arange(len(self.scheme.tissues))).unsqueeze(0)
+        told = self.scheme.paint(self.encode(truth).bool(), self.regions)
+        return torch.equal(self.scheme.mask(told, name), self.scheme.mask(truth, name))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -32,9 +34,12 @@ class Segmenter:
         network: any module that maps ``(b, modalities, *s)`` to ``(b, channels of the head, *s)``, without activation
             at its end.
         head: what its channels mean.
-        modalities: what its input channels are, in order.
+        modalities: what its input channels are, in order; a list becomes a tuple.
         normalise: stored units → what the network was trained on.
         inference: whole volumes or sliding windows.
+
+    Raises:
+        ConfigError: modalities that are no list of names, or a head that is none.
     """
 
     network: nn.Module
@@ -42,6 +47,23 @@ class Segmenter:
     modalities: tuple[str, ...]
     normalise: Normalisation = ZScore()  # noqa: RUF009  (a frozen value)
     inference: Inference = WholeVolume()  # noqa: RUF009
+
+    def __post_init__(self) -> None:
+        if isinstance(self.modalities, str) or not isinstance(self.modalities, Sequence):
+            raise ConfigError(
+                "the modalities of a victim are a list of names, one an input channel",
+                got=repr(self.modalities),
+                expected="for example ('t1', 't2')",
+                advice=f"write ({self.modalities!r},)" if isinstance(self.modalities, str) else None,
+            )
+        object.__setattr__(self, "modalities", tuple(self.modalities))
+        if not isinstance(self.head, Head):
+            raise ConfigError(
+                "the head of a victim says what its channels mean",
+                got=repr(self.head),
+                expected="Softmax(scheme), or Sigmoid(scheme, regions)",
+                advice="take the scheme of the data that it was trained on: volume.case.scheme",
+            )
 
     @property
     def answer_cost(self) -> Passes:
@@ -102,17 +124,9 @@ class Segmenter:
         """Stored voxels → logits.
 
         Raises:
-            VictimError: other channels than the network's modalities, or than its head's; double precision for a
-                network of single precision.
+            VictimError: other channels than the network's modalities, or than its head's; a network of another
+                precision, on another device, or that does not answer on its input's grid.
         """
-        if x.dtype == torch.float64 and (weight := next(self.network.parameters(), x)).dtype == torch.float32:
-            raise VictimError(
-                "the image is in double precision and the network is not",
-                got=x.dtype,
-                expected=weight.dtype,
-                cause="NumPy and nibabel read float64",
-                advice="pass x.float()",
-            )
         if x.shape[1] != len(self.modalities):
             raise VictimError(
                 "the image has another number of modalities than the victim",
@@ -120,7 +134,8 @@ class Segmenter:
                 expected=f"{len(self.modalities)}: {', '.join(self.modalities)}",
                 advice="the batch axis comes first: use volume.x[None]",
             )
-        answer = self.inference(self.network, self.normalise(x))
+        with _explained(self.network, x):
+            answer = self.inference(self.network, self.normalise(x))
         if answer.shape[1] != len(self.head.channels):
             raise VictimError(
                 "the network answers with another number of channels than its head has",
@@ -153,6 +168,23 @@ class Segmenter:
                 "regions": {region: list(tissues) for region, tissues in scheme.regions.items()},
             },
         }
+
+
+@contextmanager
+def _explained(network: nn.Module, x: Tensor) -> Iterator[None]:
+    """Where torch refuses network and image because they do not go together, say so; what works is let be."""
+    try:
+        yield
+    except RuntimeError as error:
+        weight = next(chain(network.parameters(), network.buffers()), x)
+        if (weight.dtype, weight.device) == (x.dtype, x.device):
+            raise
+        raise VictimError(
+            "image and network are in different precisions or on different devices",
+            got=f"an image in {x.dtype} on {x.device}, a network in {weight.dtype} on {weight.device}",
+            cause="NumPy and nibabel read float64" if x.dtype == torch.float64 else None,
+            advice="pass x.float().to(device), and network.float().to(device) to the victim",
+        ) from error
 
 
 def weights_digest(network: nn.Module) -> str:

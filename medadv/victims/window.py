@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import index
 from typing import Any, Literal
 
 import torch
@@ -34,6 +35,9 @@ class WholeVolume:
     Attributes:
         multiple: the volume is padded with zeros at its far ends until each axis is a multiple of this, and the answer
             is cut back: networks that halve their grid n times need 2**n.
+
+    Raises:
+        ConfigError: no whole number, or less than 1.
     """
 
     multiple: int = 1
@@ -43,11 +47,26 @@ class WholeVolume:
     answer_cost = Passes(forward=1)
     gradient_cost = Passes(forward=1, backward=1)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.multiple, int) or self.multiple < 1:
+            raise ConfigError(
+                "a volume cannot be padded to multiples of this",
+                got=self.multiple,
+                expected="a whole number, 1 or more",
+                advice="2**n for a network that halves its grid n times; 1 for no padding",
+            )
+
     def __call__(self, network: Network, z: Float[Tensor, "b c *s"]) -> Float[Tensor, "b k *s"]:
-        """The network's answer on the volume's own grid."""
+        """The network's answer on the volume's own grid.
+
+        Raises:
+            VictimError: the network changes the grid.
+        """
         shape = z.shape[2:]
         padding = [(0, -size % self.multiple) for size in shape]
-        return _cropped(network(_padded(z, padding)), padding, shape)
+        z = _padded(z, padding)
+        advice = "pad to what it can halve and double again: WholeVolume(multiple=2**n) for n halvings"
+        return _cropped(_on_grid(network(z), z.shape[2:], advice), padding, shape)
 
 
 @dataclass(frozen=True)
@@ -56,10 +75,13 @@ class SlidingWindow:
     memory.
 
     Attributes:
-        roi: the window, voxels along each axis.
+        roi: the window, voxels along each axis; a list becomes a tuple.
         overlap: the share of a window that the next one covers again, in [0, 1).
         blend: the weight of a voxel inside its window: ``gaussian`` or ``constant``.
         batch: windows at a time.
+
+    Raises:
+        ConfigError: windows that cannot be laid.
     """
 
     roi: tuple[int, ...]
@@ -74,11 +96,21 @@ class SlidingWindow:
     gradient_cost = Passes(forward=2, backward=1)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.overlap < 1 or self.batch < 1 or any(size < 1 for size in self.roi):
+        try:
+            object.__setattr__(self, "roi", tuple(map(index, self.roi)))
+        except TypeError:
+            raise ConfigError(
+                "the size of a window is a whole number along each axis",
+                got=repr(self.roi),
+                expected="as many numbers as the volume has axes",
+                advice="write for example SlidingWindow((64, 64, 64))",
+            ) from None
+        sizes = min(self.batch, *self.roi, 1) == 1
+        if not (sizes and 0 <= self.overlap < 1 and self.blend in ("gaussian", "constant")):
             raise ConfigError(
                 "these windows cannot be laid",
                 got=self,
-                expected="sizes and batch of at least 1, and an overlap of at least 0 and below 1",
+                expected="sizes and batch of at least 1, an overlap of at least 0 and below 1, gaussian or constant",
             )
 
     def __call__(self, network: Network, z: Float[Tensor, "b c *s"]) -> Float[Tensor, "b k *s"]:
@@ -132,12 +164,8 @@ def _stitch(z: Float[Tensor, "b c *s"], network: Network, plan: _Plan) -> Float[
     stitched: Tensor | None = None
     for group in plan.groups:
         answers = network(_stacked(z, group))
-        if answers.shape[2:] != plan.weight.shape:
-            raise VictimError(
-                "the network does not answer on its input's grid",
-                got=f"windows of {tuple(answers.shape[2:])} for windows of {tuple(plan.weight.shape)}",
-                advice="choose a roi that the network can halve and double again, e.g. a multiple of 16",
-            )
+        advice = "choose a roi that the network can halve and double again: a multiple of 2**n for n halvings"
+        _on_grid(answers, plan.weight.shape, advice)
         if stitched is None:
             stitched = z.new_zeros(len(z), answers.shape[1], *z.shape[2:])
         for window, answer in zip(group, torch.split(answers, len(z)), strict=True):
@@ -173,6 +201,18 @@ class _Stitched(Function):
             for window, part in zip(group, torch.split(each, len(z)), strict=True):
                 gradient[window] += part
         return gradient, None, None
+
+
+def _on_grid(answer: Float[Tensor, "b k *any"], shape: Sequence[int], advice: str) -> Float[Tensor, "b k *any"]:
+    """The answer, if it lies where it was asked: cropping or stretching it would move every voxel a little."""
+    if answer.shape[2:] != torch.Size(shape):
+        raise VictimError(
+            "the network does not answer on its input's grid",
+            got=f"answers of {tuple(answer.shape[2:])} to inputs of {tuple(shape)}",
+            cause="sizes that the network halves and rounds, or convolutions without padding",
+            advice=advice,
+        )
+    return answer
 
 
 def _padded(z: Tensor, padding: Sequence[tuple[int, int]]) -> Tensor:

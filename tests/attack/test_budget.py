@@ -11,6 +11,7 @@ import torch
 from attack.stand_ins import normal
 from hypothesis import given
 from hypothesis import strategies as st
+from runtime_types import unchecked
 
 from medadv.attack.budget import Budget, Scales, Unit
 from medadv.errors import BudgetError
@@ -127,6 +128,43 @@ def test_amounts_are_written_shortly() -> None:
 def test_amounts_that_cannot_be_meant_are_refused(amount: float | tuple[float, ...]) -> None:
     with pytest.raises(BudgetError, match="finite amount that is not negative"):
         Budget(amount)
+
+
+@pytest.mark.parametrize("text", ["8/255", " 8/255 ", "8/255.0"])
+def test_a_fraction_of_255_is_no_amount_of_sigma(text: str) -> None:
+    with pytest.raises(BudgetError, match="need their unit") as refusal:
+        Budget.parse(text)
+    assert refusal.value.details["try"] == 'write "8 0-255"'
+    assert Budget.parse("8/255 sigma") == Budget((8.0, 255.0))  # whoever says so
+
+
+@pytest.mark.parametrize("text", ["0.1/0.2", "0.1/0.2/0.1/0.3", "1/255/255"])
+def test_several_amounts_need_their_unit(text: str) -> None:
+    with pytest.raises(BudgetError, match="need their unit") as refusal:
+        Budget.parse(text)
+    assert refusal.value.details["try"] == f'write "{text} sigma"'
+
+
+def test_amounts_and_units_are_taken_in_any_plain_form() -> None:
+    with unchecked():
+        assert Budget([0.1, 0.2]) == Budget((0.1, 0.2))
+        assert hash(Budget([1, 2], "stored")) == hash(Budget((1.0, 2.0), Unit.STORED))
+        assert Budget(torch.tensor(0.5)) == Budget(0.5)
+        assert Budget(8, "0-255").unit is Budget(8, "grey").unit is Unit.GREY
+        assert isinstance(Budget(8).amount, float)
+
+
+def test_an_unknown_unit_is_told_the_known_ones() -> None:
+    with unchecked(), pytest.raises(BudgetError, match="no such unit") as refusal:
+        Budget(0.1, "sgima")
+    assert refusal.value.details["expected"] == f"one of {[u.value for u in Unit]}"
+
+
+@pytest.mark.parametrize("amount", ["0.1 sigma", "0.1", None, [0.1, "x"], [[0.1]]])
+def test_an_amount_that_is_no_number_is_advice(amount: object) -> None:
+    with unchecked(), pytest.raises(BudgetError, match="is a number") as refusal:
+        Budget(amount)
+    assert 'Budget.parse("0.1 sigma")' in refusal.value.details["try"]
 
 
 @pytest.mark.parametrize(

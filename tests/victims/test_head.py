@@ -129,6 +129,47 @@ def test_targets_of_regions_and_parts() -> None:
         assert torch.equal(part.region("TC"), expected[1:])
 
 
+ABLE: list[tuple[LabelScheme, tuple[str, ...], set[str]]] = [
+    (BRATS_2018, ("WT", "TC", "ET"), {"WT", "TC", "ET", "oedema", "necrosis", "enhancing", "background"}),
+    (BRATS_2018, ("ET", "TC", "WT"), {"WT", "TC", "ET", "oedema", "necrosis", "enhancing", "background"}),
+    (BRATS_2018, ("WT",), {"WT", "background"}),
+    (BRATS_2018, ("WT", "TC"), {"WT", "TC", "oedema", "background"}),
+    (BRATS_2018, ("WT", "ET"), {"WT", "ET", "enhancing", "background"}),
+    (BRATS_2018, ("ET",), {"ET", "enhancing"}),
+    (BRATS_2024, ("WT", "TC", "ET"), {"WT", "TC", "ET", "oedema", "necrosis", "enhancing"}),  # no head sees the cavity
+    (ODD, ("all", "C"), {"all", "C", "kidney", "cyst", "background"}),
+    (LESION, ("L",), {"L", "lesion", "background"}),
+]
+
+
+@pytest.mark.parametrize(("scheme", "regions", "able"), ABLE)
+def test_a_region_head_knows_what_it_can_tell(scheme: LabelScheme, regions: tuple[str, ...], able: set[str]) -> None:
+    head = Sigmoid(scheme, regions)
+    assert {name for name in (*scheme.regions, *scheme.numbers) if head.answers(name)} == able
+    assert all(Softmax(scheme).answers(name) for name in (*scheme.regions, *scheme.numbers))
+    for each in (head, Softmax(scheme)):
+        with pytest.raises(ConfigError, match="no region and no tissue"):
+            each.answers("brain")
+
+
+def test_a_region_that_is_painted_over_cannot_be_told() -> None:
+    """Declared the wrong way round, the organ hides its cyst."""
+    hidden = LabelScheme("hidden", ODD.numbers, {"C": ("cyst",), "all": ("kidney", "cyst")})
+    head = Sigmoid(hidden, ("C", "all"))
+    assert [head.answers(name) for name in ("C", "all", "kidney")] == [False, True, False]
+
+
+@pytest.mark.parametrize(("scheme", "regions", "able"), ABLE)
+@given(seed=st.integers(0, 2**31))
+def test_what_it_can_tell_a_flawless_network_scores_one(
+    scheme: LabelScheme, regions: tuple[str, ...], able: set[str], seed: int
+) -> None:
+    head, truth = Sigmoid(scheme, regions), labels(scheme, seed)
+    decided = head.decide(head.logits(head.encode(truth) * 2.0 - 1))
+    for name in able:
+        assert torch.equal(scheme.mask(decided, name), scheme.mask(truth, name)), name
+
+
 @pytest.mark.parametrize("regions", [("WT", "brain"), ("WT", "oedema"), ()])
 def test_channels_that_are_no_regions_are_refused(regions: tuple[str, ...]) -> None:
     """A tissue among the channels would be predicted and then never be painted."""

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from runtime_types import unchecked
 from torch import Tensor, nn
 
 from medadv.attack.rng import Rng
 from medadv.attack.victim import Passes, Victim
-from medadv.errors import VictimError
-from medadv.labels import BRATS_2018
+from medadv.errors import ConfigError, VictimError
+from medadv.labels import BRATS_2018, BRATS_2023, BRATS_2024, LabelScheme
 from medadv.victims.head import Head, Sigmoid, Softmax
 from medadv.victims.normalize import Unchanged, ZScore
 from medadv.victims.segmentation import Segmenter, weights_digest
@@ -80,7 +81,7 @@ def test_costs_are_those_of_the_inference() -> None:
     assert (segmenter().answer_cost, segmenter().gradient_cost) == (Passes(1, 0), Passes(1, 1))
     windowed = segmenter(inference=SlidingWindow((4, 4)))
     assert (windowed.answer_cost, windowed.gradient_cost) == (Passes(1, 0), Passes(2, 1))
-    assert Passes(1, 2) + Passes(3, 4) * 2 == Passes(7, 10)
+    assert Passes(1, 2) + Passes(3, 4) == Passes(4, 6)
 
 
 def test_the_scale_of_the_scanner_does_not_matter() -> None:
@@ -105,10 +106,84 @@ def test_other_modalities_are_refused() -> None:
 def test_double_precision_for_a_single_precision_network_is_refused() -> None:
     victim, x = segmenter(), stored(6, 5)
     victim.network.float()
-    with pytest.raises(VictimError, match="double precision") as refusal:
+    with pytest.raises(VictimError, match="different precisions") as refusal:
         victim(x)
+    assert "torch.float64 on cpu, a network in torch.float32 on cpu" in refusal.value.details["got"]
     assert "x.float()" in refusal.value.details["try"]
     victim(x.float())
+
+
+@pytest.mark.parametrize("inference", [WholeVolume(), SlidingWindow((4, 4))])
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, "meta"])
+def test_a_network_of_another_precision_or_device_is_refused_naming_both(inference: object, kind: object) -> None:
+    victim = segmenter(inference=inference)
+    victim = replace(victim, network=nn.Sequential(nn.PReLU(), victim.network).float().to(kind))
+    with pytest.raises(VictimError, match="different precisions or on different devices") as refusal:
+        victim(stored(6, 5).float())
+    weight = victim.network[0].weight
+    assert refusal.value.details["got"] == (
+        f"an image in torch.float32 on cpu, a network in {weight.dtype} on {weight.device}"
+    )
+
+
+def test_a_network_that_sees_to_its_own_precision_is_let_be() -> None:
+    class Inside(nn.Module):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.network(x.double()).float()
+
+    victim, x = segmenter(), stored(6, 5).float()
+    inside = replace(victim, network=Inside(victim.network))
+    torch.testing.assert_close(inside(x), victim(x.double()).float(), rtol=1e-3, atol=1e-3)
+
+
+def test_what_else_a_network_raises_is_its_own() -> None:
+    class Fails(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("out of everything")
+
+    with pytest.raises(RuntimeError, match="out of everything"):
+        replace(segmenter(), network=Fails())(stored(6, 5))
+
+
+def test_modalities_are_a_tuple_whatever_list_they_come_in() -> None:
+    victim = segmenter()
+    with unchecked():
+        assert Segmenter(victim.network, victim.head, ["t1", "flair"]).modalities == victim.modalities
+        assert replace(victim, modalities=["flair"]).modalities == ("flair",)
+        with pytest.raises(ConfigError, match="list of names") as refusal:
+            Segmenter(victim.network, victim.head, "t1")
+        assert "('t1',)" in refusal.value.details["try"]
+        with pytest.raises(ConfigError, match="list of names"):
+            Segmenter(victim.network, victim.head, 2)
+
+
+@pytest.mark.parametrize("head", ["softmax", None, BRATS_2018])
+def test_a_head_that_is_none_is_advice(head: object) -> None:
+    with unchecked(), pytest.raises(ConfigError, match="what its channels mean") as refusal:
+        Segmenter(nn.Identity(), head, ("t1",))
+    assert "Softmax(scheme)" in refusal.value.details["expected"]
+
+
+def test_data_that_the_victim_was_not_made_for_are_refused() -> None:
+    victim = segmenter()
+    victim.check_fit(("t1", "flair"), BRATS_2018)
+    victim.check_fit(["t1", "flair"], BRATS_2023)  # the same tissues in other numbers are translated
+    turned = LabelScheme("turned", BRATS_2018.numbers, {r: tuple(reversed(t)) for r, t in BRATS_2018.regions.items()})
+    victim.check_fit(("t1", "flair"), turned)  # an order is no meaning
+    victim.check_fit(("t1", "flair"), LabelScheme("bare", BRATS_2018.numbers))
+    for modalities in (("flair", "t1"), ("t1",), ("t1", "t2"), ("t1", "flair", "t2")):
+        with pytest.raises(ConfigError, match="other modalities, or for another order"):
+            victim.check_fit(modalities, BRATS_2018)
+    with pytest.raises(ConfigError, match="other tissues than the data"):
+        victim.check_fit(("t1", "flair"), BRATS_2024)
+    other = LabelScheme("other", BRATS_2018.numbers, {"TC": ("oedema", "enhancing")})
+    with pytest.raises(ConfigError, match="region") as refusal:
+        victim.check_fit(("t1", "flair"), other)
+    assert "TC" in str(refusal.value)
 
 
 def test_another_head_than_the_networks_is_refused() -> None:

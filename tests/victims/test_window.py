@@ -7,6 +7,8 @@ from itertools import product
 import pytest
 import torch
 from monai.inferers import sliding_window_inference
+from monai.networks.nets import UNet
+from runtime_types import unchecked
 from torch import Tensor, nn
 
 from medadv.errors import ConfigError, VictimError
@@ -167,9 +169,11 @@ def test_whole_volumes_are_padded_with_zeros_and_cut_back(shape: tuple[int, ...]
     assert torch.autograd.grad(loss(answer), z)[0].abs().min() > 0
 
 
-@pytest.mark.parametrize("fault", [{"roi": (0, 4)}, {"overlap": 1.0}, {"overlap": -0.1}, {"batch": 0}])
+@pytest.mark.parametrize(
+    "fault", [{"roi": (0, 4)}, {"overlap": 1.0}, {"overlap": -0.1}, {"batch": 0}, {"blend": "gausian"}]
+)
 def test_windows_that_cannot_be_laid_are_refused(fault: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="cannot be laid"):
+    with unchecked(), pytest.raises(ConfigError, match="cannot be laid"):
         SlidingWindow(**({"roi": (4, 4)} | fault))
 
 
@@ -182,4 +186,38 @@ def test_a_network_that_changes_the_grid_is_refused() -> None:
     halved = nn.Conv2d(2, 3, 2, stride=2).double()
     with pytest.raises(VictimError, match="does not answer on its input's grid") as refusal:
         SlidingWindow((4, 4))(halved, torch.zeros(1, 2, 8, 8, dtype=torch.float64))
-    assert "(2, 2) for windows of (4, 4)" in refusal.value.details["got"]
+    assert "answers of (2, 2) to inputs of (4, 4)" in refusal.value.details["got"]
+    assert "roi" in refusal.value.details["try"]
+
+
+@pytest.mark.parametrize("way", [WholeVolume(), SlidingWindow((25, 25, 25))])
+def test_an_answer_on_a_larger_grid_is_refused_and_never_cropped(way: WholeVolume | SlidingWindow) -> None:
+    """A network that answers five voxels more an axis, and a UNet of stride 2 on an odd grid: 25 → 13 → 26."""
+    x = torch.randn(1, 1, 25, 25, 25)
+    widened = nn.Conv3d(1, 2, 1, padding=5 // 2 + 1)
+    halving = UNet(3, 1, 2, channels=(2, 4), strides=(2,))
+    for layers, size in ((widened, 31), (halving, 26)):
+        assert layers(x).shape[2:] == (size,) * 3
+        with pytest.raises(VictimError, match="does not answer on its input's grid") as refusal:
+            way(layers, x)
+        assert f"({size}, {size}, {size}) to inputs of (25, 25, 25)" in refusal.value.details["got"]
+        assert "2**n" in refusal.value.details["try"]
+    assert WholeVolume(2)(halving, x).shape == (1, 2, 25, 25, 25)
+
+
+@pytest.mark.parametrize("multiple", [0, -4, 2.0])
+def test_paddings_that_cannot_be_laid_are_refused(multiple: object) -> None:
+    with unchecked(), pytest.raises(ConfigError, match="padded to multiples"):
+        WholeVolume(multiple)
+
+
+def test_a_list_is_a_window_and_a_number_is_none() -> None:
+    with unchecked():
+        listed = SlidingWindow([4, 5])
+    assert listed == SlidingWindow((4, 5))
+    layers, z = network(2), torch.randn(1, 2, 6, 7, dtype=torch.float64)
+    assert torch.equal(listed(layers, z), SlidingWindow((4, 5))(layers, z))
+    for roi in (16, "16", (16.0, 16.0), None):
+        with unchecked(), pytest.raises(ConfigError, match="whole number along each axis") as refusal:
+            SlidingWindow(roi)
+        assert "SlidingWindow((64, 64, 64))" in refusal.value.details["try"]
