@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,9 +13,12 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from medadv.attack.budget import Budget
 from medadv.errors import RunError
+from medadv.study.metrics import METRICS, Metric
 from medadv.study.pairs import Unit
-from medadv.study.records import Presented, Record, Score, read_records
+from medadv.study.records import MANIFEST, Presented, Record, Score, present_records
+from medadv.study.spreadsheet import listed, read_rows, told
 from medadv.study.stats import Comparison
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -95,7 +97,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Results:
-    """A run's folder in memory. Arms are in the order clean, attacks, controls; inside a family by amount.
+    """A run's folder in memory. Arms are in the order clean, attacks, controls; inside a family by unit and amount.
 
     Attributes:
         specification: ``study.yaml`` as a plain mapping.
@@ -150,6 +152,18 @@ class Results:
         return tuple(dict.fromkeys([*primary, *(score.region for record in records for score in record.scores)]))
 
     @property
+    def metric(self) -> Metric:
+        """The metric of the primary comparisons; Dice where none was declared."""
+        return METRICS[next((row.metric for row in self.comparisons if row.family == "primary"), "dice")]
+
+    @property
+    def versions(self) -> dict[str, tuple[str, ...]]:
+        """Package → every version of it that computed a cell, as the records tell."""
+        records = (record for arm in self.arms for record in arm.records.values())
+        found = sorted({pair for record in records for pair in record.versions.items()})
+        return {name: tuple(version for package, version in found if package == name) for name, _ in found}
+
+    @property
     def modalities(self) -> tuple[str, ...]:
         """The modalities, in channel order as far as a budget names them."""
         records = [record for arm in self.arms for record in arm.records.values()]
@@ -183,7 +197,7 @@ def read_results(folder: Path) -> Results:
     Raises:
         RunError: there is no run in the folder, or a part of it is missing or damaged; nothing is read in part.
     """
-    records = list(read_records(folder)) if folder.is_dir() else []
+    records = present_records(folder) if (folder / MANIFEST).is_file() else []
     if not records:
         raise RunError(
             "there is no finished cell in this folder",
@@ -191,13 +205,14 @@ def read_results(folder: Path) -> Results:
             expected="the folder of a run: runs/<study>, with its records/",
             advice="run the study first: medadv run STUDY.yaml",
         )
+    curves = sorted(folder.glob("victims/*/training.csv"))
     return Results(
         folder=folder,
-        specification=_mapping(folder / "study.yaml"),
+        specification=_specification(folder / "study.yaml"),
         environment=_mapping(folder / "environment.json"),
         declarations=tuple(_lines(folder / "declarations.jsonl")),
         quarantine=_rows(folder / "quarantine.json", Quarantined, json.loads),
-        training={p.parent.name: _rows(p, TrainingStep, _cells) for p in sorted(folder.glob("victims/*/training.csv"))},
+        training={path.parent.name: _rows(path, TrainingStep, _trained) for path in curves},
         comparisons=_rows(folder / "comparisons.csv", Comparison, _compared),
         arms=_arms(records),
         seconds=_seconds(folder, records),
@@ -208,22 +223,15 @@ def _arms(records: list[Record]) -> tuple[Arm, ...]:
     unit: Unit = "cases" if any(record.patient is None for record in records) else "patients"
     cells: dict[tuple[str, str], dict[str, Record]] = {}
     for record in records:
-        arm = cells.setdefault((record.victim, record.condition), {})
-        if record.case in arm:
-            raise RunError(
-                f"two records claim the same cell: {record.victim}, {record.condition}, {record.case}",
-                got=sorted(r.key[:16] for r in (arm[record.case], record)),
-                cause="the data, the weights or the condition's settings changed under one study's name",
-                advice="delete the older of the two records, or give the changed study a name of its own",
-            )
-        arm[record.case] = record
+        cells.setdefault((record.victim, record.condition), {})[record.case] = record
     arms = [Arm(v, c, next(iter(rows.values())).presented, rows, unit) for (v, c), rows in cells.items()]
     return tuple(sorted(arms, key=_order))
 
 
-def _order(arm: Arm) -> tuple[str, int, str, float, str]:
+def _order(arm: Arm) -> tuple[str, int, str, str, tuple[float, ...], str]:
     shown = arm.presented
-    return arm.victim, ROLES.index(shown.role), shown.family, shown.amount or 0.0, arm.condition
+    amounts = Budget.parse(shown.budget).amounts if shown.budget else ()
+    return arm.victim, ROLES.index(shown.role), shown.family, shown.unit or "", amounts, arm.condition
 
 
 def _seconds(folder: Path, records: list[Record]) -> dict[tuple[str, str, str], float]:
@@ -267,6 +275,14 @@ def _mapping(path: Path) -> dict[str, Any]:
     return value
 
 
+def _specification(path: Path) -> dict[str, Any]:
+    content = _mapping(path)
+    for key in ("data", "victims", "attacks"):
+        if not isinstance(content.get(key), dict):
+            raise _damaged(path, f"no {key}")
+    return content
+
+
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     try:
         for line in _text(path).splitlines() if path.exists() else ():
@@ -283,21 +299,14 @@ def _rows(path: Path, kind: type[Row], parse: Callable[[str], Iterable[Any]]) ->
         raise _damaged(path, error) from error
 
 
-def _cells(text: str) -> Iterator[dict[str, Any]]:
-    """The rows of a CSV file; an empty cell is None, a row that breaks off is an error."""
-    for row in csv.DictReader(io.StringIO(text), strict=True):
-        if None in row or None in row.values() or not text.endswith("\n"):
-            raise ValueError("a row breaks off")
-        yield {column: _awake(cell) if cell else None for column, cell in row.items()}
+def _trained(text: str) -> Iterator[dict[str, Any]]:
+    """The rows of ``training.csv``."""
+    for row in read_rows(text):
+        yield {column: told(cell) for column, cell in row.items()}
 
 
 def _compared(text: str) -> Iterator[dict[str, Any]]:
     """The rows of ``comparisons.csv``: what ``tables.comparisons_table`` wrote, read back."""
-    for row in _cells(text):
-        missing = (row["missing"] or "").split(";")
-        yield {**row, "missing": [_awake(case) for case in missing if case], "verdict": row["verdict"] or ""}
-
-
-def _awake(cell: str) -> str:
-    """A cell without the quotation mark that keeps a spreadsheet from running it as a formula."""
-    return cell[1:] if cell[0] == "'" and cell[1:].startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else cell
+    for row in read_rows(text):
+        cells = {column: told(cell) for column, cell in row.items()}
+        yield {**cells, "missing": listed(row["missing"]), "verdict": cells["verdict"] or ""}

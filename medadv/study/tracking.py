@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from medadv.errors import ConfigError, RunError
 from medadv.study.records import digest as record_digest
+from medadv.study.report.provenance import environment, specification, without_folders
 from medadv.study.report.words import answer
 from medadv.study.results import Arm, Results, read_results
 
@@ -34,6 +35,7 @@ SERVERS = ("http", "https")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 VERSIONS = ("medadv", "python", "torch", "monai", "numpy", "scipy", "mlflow")
 BATCH = 1000
+PARAMETERS = 100
 PROJECTED = (
     *("study.yaml", "environment.json", "declarations.jsonl", "quarantine.json", "comparisons.csv", "scores.csv"),
     *("victims/*/training.csv", "records/*/*/*.json", "report/**/*"),
@@ -164,9 +166,11 @@ class _Projection:
         told = "\n\n".join(words for victim in results.victims for words in answer(results, victim).sentences)
         tags = {**self._tags, FOLDER: digest, "mlflow.note.content": told}
         run = self.client.create_run(experiment, tags=tags, run_name=plain(results.name)).info.run_id
-        versions = {name: results.environment[name] for name in VERSIONS if name in results.environment}
+        versions = {name: told for name, told in environment(results) if name in VERSIONS}
         parameters = {"cases": len(results.cases), "refused": len(results.quarantine), **versions}
-        self._log(run, _parameters(parameters), list(_training(results)))
+        victims = dict(_flat(without_folders(results.specification["victims"]), "victims"))
+        self._log(run, _parameters(parameters | victims), list(_training(results)))
+        self.client.log_text(run, specification(results), "study.yaml")
         if results.comparisons:
             rows = [row.model_dump(mode="json") | {"missing": " ".join(row.missing)} for row in results.comparisons]
             self.client.log_table(run, {name: [row[name] for row in rows] for name in rows[0]}, "comparisons.json")
@@ -179,14 +183,15 @@ class _Projection:
         tags = {**self._tags, "mlflow.parentRunId": parent}
         run = self.client.create_run(experiment, tags=tags, run_name=plain(arm.victim, arm.condition)).info.run_id
         shown = arm.presented.model_dump()
-        parameters = {"victim": arm.victim, "condition": arm.condition, **shown}
+        parameters = {"victim": arm.victim, "condition": arm.condition, **shown, **_settings(arm)}
         self._log(run, _parameters(parameters), [*_scores(self.results, arm), *_traces(arm)])
         self.client.log_table(run, _cases(self.results, arm), "cases.json")
         self.client.set_terminated(run)
 
     def _log(self, run: str, parameters: Sequence[Param], metrics: Sequence[Metric]) -> None:
-        self.client.log_batch(run, params=parameters, metrics=metrics[:BATCH])
-        for start in range(BATCH, len(metrics), BATCH):
+        for start in range(0, len(parameters), PARAMETERS):
+            self.client.log_batch(run, params=parameters[start : start + PARAMETERS])
+        for start in range(0, len(metrics), BATCH):
             self.client.log_batch(run, metrics=metrics[start : start + BATCH])
 
 
@@ -204,6 +209,23 @@ def _parameters(values: dict[str, Any]) -> list[Param]:
     from mlflow.entities import Param
 
     return [Param(plain(name), _ascii(str(value))) for name, value in values.items() if value is not None]
+
+
+def _settings(arm: Arm) -> dict[str, str]:
+    """What went into the keys of all cells of a condition; digests of single cases are no parameters of it."""
+    first, *others = (dict(_flat(record.inputs)) for record in arm.records.values())
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
+
+
+def _flat(value: Any, *place: str) -> Iterator[tuple[str, str]]:
+    """Settings inside settings as one level: names joined by dots, the values of a list by spaces."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _flat(inner, *place, str(name))
+    elif isinstance(value, list):
+        yield ".".join(place), " ".join(map(str, value)) or "none"
+    else:
+        yield ".".join(place), "none" if value is None else str(value)
 
 
 def _metric(name: tuple[str, ...], value: float, step: int = 0) -> Metric:

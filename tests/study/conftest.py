@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,9 +16,20 @@ from scipy import ndimage
 from study.small_study import finished, no_report, own_configuration, runs, three  # noqa: F401  (fixtures)
 
 from medadv.atomic import write_text
+from medadv.attack.budget import Budget
 from medadv.data.case import Case, Volume
 from medadv.labels import BRATS_2018
-from medadv.study.records import POLICY, Effort, Fidelity, Presented, Record, Score, digest, write_record
+from medadv.study.records import (
+    POLICY,
+    Effort,
+    Fidelity,
+    Presented,
+    Record,
+    Score,
+    digest,
+    write_manifest,
+    write_record,
+)
 from medadv.study.slices import Views, save_slices
 from medadv.study.stats import PrimaryFamily, compare
 from medadv.study.tables import comparisons_table, scores_table
@@ -45,23 +57,26 @@ class Planned:
     steps: int = 0
 
 
-def conditions(budgets: tuple[float, ...] = BUDGETS) -> Iterator[Planned]:
+def conditions(budgets: tuple[float | str, ...] = BUDGETS) -> Iterator[Planned]:
     yield Planned("clean", Presented(role="clean", family="clean", title="clean"), 0.0)
     yield Planned("identity", Presented(role="control", family="identity", title="identity"), 0.0)
-    for amount in budgets:
-        noise = Presented(role="control", family="noise", title="sign noise", amount=amount, unit="sigma")
-        yield Planned(f"noise-{amount:g}-sigma", noise, 0.012 * amount)
+    for budget in map(Budget.parse, budgets):
+        amount = float(np.mean(budget.amounts))
+        single = budget.amounts[0] if len(set(budget.amounts)) == 1 else None
+        size = {"budget": str(budget), "amount": single, "unit": str(budget.unit)}
+        slug = str(budget).replace(" ", "-").replace("/", "_")
+        noise = Presented(role="control", family="noise", title="sign noise", **size)
+        yield Planned(f"noise-{slug}", noise, 0.012 * amount)
         for family, (title, strength, steps) in ATTACKS.items():
-            name = f"{family}-{amount:g}-sigma"
-            shown = Presented(role="attack", family=family, title=title, amount=amount, unit="sigma")
+            name = f"{family}-{slug}"
+            shown = Presented(role="attack", family=family, title=title, **size)
             yield Planned(name, shown, strength * (1 - np.exp(-amount / 0.06)), steps)
             own = Presented(
                 role="control",
                 family=f"permuted {family}",
                 title=f"{title}, permuted",
-                amount=amount,
-                unit="sigma",
                 of=name,
+                **size,
             )
             yield Planned(f"permuted-{name}", own, 0.015 * amount)
 
@@ -96,13 +111,15 @@ def record(victim: str, planned: Planned, case: str, patient: str | None, place:
         dice[region] = 0.0 if value < 0.04 else round(value, 6)
     if place == 4:
         dice["ET"] = 1.0 if planned.loss < 0.3 else 0.0
-    amount = shown.amount or 0.0
+    amounts = Budget.parse(shown.budget).amounts if shown.budget else (0.0,)
+    amount = float(np.mean(amounts))
+    each = dict(zip(MODALITIES, amounts if len(amounts) > 1 else amounts * 4, strict=True))
     radii = {
-        "sigma": dict.fromkeys(MODALITIES, amount),
-        "stored": {m: amount * SIGMA[m] * (1 + 0.02 * place) for m in MODALITIES},
-        "p1-p99": dict.fromkeys(MODALITIES, amount / 4.4),
-        "minmax": dict.fromkeys(MODALITIES, amount / 6.3),
-        "0-255": dict.fromkeys(MODALITIES, 255 * amount / 6.3),
+        "sigma": each,
+        "stored": {m: each[m] * SIGMA[m] * (1 + 0.02 * place) for m in MODALITIES},
+        "p1-p99": {m: each[m] / 4.4 for m in MODALITIES},
+        "minmax": {m: each[m] / 6.3 for m in MODALITIES},
+        "0-255": {m: 255 * each[m] / 6.3 for m in MODALITIES},
     }
     trace = {"value": [0.2 + 0.1 * k for k in range(planned.steps)], "merit": [0.1 * k for k in range(planned.steps)]}
     effort = Effort(
@@ -113,10 +130,24 @@ def record(victim: str, planned: Planned, case: str, patient: str | None, place:
         trace=trace,
     )
     likeness = [
-        Fidelity(modality=m, ssim=1 - 0.8 * amount**2, psnr_db=35 - 60 * amount if amount else None) for m in MODALITIES
+        Fidelity(modality=m, ssim=1 - 0.8 * min(amount, 1) ** 2, psnr_db=35 - 60 * amount if amount else None)
+        for m in MODALITIES
     ]
-    threat = {"ball": "linf", "support": "nonzero", "legal": "clean"}
-    inputs = {"victim": victim, "condition": {"name": planned.name, "threat": threat}, "voxels": case}
+    threat = {"ball": "linf", "budget": {"amounts": list(amounts), "unit": "sigma"}}
+    threat |= {"support": "nonzero", "legal": "clean"}
+    attack = {"preset": shown.family, "loss": "cross entropy", "steps": planned.steps, "size": None}
+    inputs = {
+        "voxels": digest(case),
+        "label": digest([case, "label"]),
+        "weights": digest(victim),
+        "network": digest([victim, "network"]),
+        "deployed": {"modalities": list(MODALITIES), "normalise": {"name": "z-score"}, "head": {"name": "softmax"}},
+        "condition": {"kind": shown.role, "name": planned.name, "attack": attack, "threat": threat},
+        "regions": list(REGIONS),
+        "seed": 0,
+        "precision": "float32",
+        "schema": 2,
+    }
     return Record(
         key=digest(inputs),
         victim=victim,
@@ -125,9 +156,10 @@ def record(victim: str, planned: Planned, case: str, patient: str | None, place:
         patient=patient,
         presented=shown,
         inputs=inputs,
-        radii=radii if shown.amount else None,
-        size=1.0 if shown.amount else None,
+        radii=radii if shown.budget else None,
+        size=1.0 if shown.budget else None,
         delivered={} if quiet else {"image.nii.gz": digest(planned.name)},
+        versions={"medadv": "0.1.0", "torch": "2.15.0", "monai": "1.6.1"},
         effort=effort if planned.steps else None,
         fidelity=[] if shown.role == "clean" else likeness,
         scores=scores(dice, "ET" if place == 4 else None),
@@ -184,8 +216,9 @@ def written(
     victims: tuple[str, ...] = ("unet",),
     cases: tuple[str, ...] = tuple(f"PHANTOM_{i:03d}" for i in range(12)),
     patients: bool = False,
-    budgets: tuple[float, ...] = BUDGETS,
+    budgets: tuple[float | str, ...] = BUDGETS,
     quarantine: tuple[dict[str, str], ...] = (),
+    metric: Literal["dice", "hd95"] = "dice",
 ) -> Path:
     """Write a whole run's folder."""
     planned = list(conditions(budgets))
@@ -195,21 +228,23 @@ def written(
         for each in planned
         for place, case in enumerate(cases)
     ]
+    write_manifest(folder, {(r.victim, r.condition, r.case): r.key for r in records})
     for each in records:
         write_record(folder, each)
         timing = folder / "timings" / each.victim / each.condition / f"{each.case}.{each.key[:16]}.json"
         write_text(timing, json.dumps({"seconds": 0.2 + 0.15 * (each.effort.steps if each.effort else 0)}))
     attacks = tuple(each.name for each in planned if each.presented.role == "attack")
-    primary = PrimaryFamily(region="WT", conditions=attacks)
-    compared = [row for metric in ("dice", "hd95") for row in compare(records, primary, list(REGIONS), metric)]
+    primary = PrimaryFamily(region="WT", metric=metric, conditions=attacks)
+    compared = [row for each in ("dice", "hd95") for row in compare(records, primary, list(REGIONS), each)]
     write_text(folder / "comparisons.csv", comparisons_table(compared))
     write_text(folder / "scores.csv", scores_table(records))
     specification = {
         "study": folder.name,
         "question": "How much does a small change of the scan cost a small network on phantom MR?",
         "data": {"phantom": {"cases": len(cases), "size": 48}, "root": "/home/jdoe/secret/brats"},
-        "victims": {victim: {"train": {"steps": 250}} for victim in victims},
-        "budgets": [f"{b:g} sigma" for b in budgets],
+        "ids": "as-is",
+        "victims": {victim: {"training": {"steps": 250, "rate": 0.001}} for victim in victims},
+        "budgets": [str(Budget.parse(budget)) for budget in budgets],
         "attacks": {
             name: {"preset": name, "loss": "cross entropy", "steps": steps} for name, (_, _, steps) in ATTACKS.items()
         },
@@ -238,11 +273,10 @@ def written(
             for k in range(1, 251)
         ]
         write_text(folder / "victims" / victim / "training.csv", "\n".join(lines) + "\n")
-        for family in ATTACKS:
-            for amount in budgets:
-                condition = f"{family}-{amount:g}-sigma"
-                case = min(cases, key=lambda c, n=condition, v=victim: wt(records, v, n, c))
-                write_slices(folder / "volumes" / victim / condition / case / "slices.npz", amount, seed=3)
+        for attack in (each for each in planned if each.presented.role == "attack"):
+            case = min(cases, key=lambda c, n=attack.name, v=victim: wt(records, v, n, c))
+            amount = Budget.parse(attack.presented.budget or "").amounts[-1]
+            write_slices(folder / "volumes" / victim / attack.name / case / "slices.npz", amount, seed=3)
     return folder
 
 

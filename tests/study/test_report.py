@@ -23,7 +23,7 @@ from matplotlib.image import imread
 from medadv.atomic import write_text
 from medadv.errors import RunError
 from medadv.study.report import build
-from medadv.study.report.curves import band, dice_curves
+from medadv.study.report.curves import band, budget_curves
 from medadv.study.report.montage import montage, planes
 from medadv.study.report.paired import attack_families, paired_lines
 from medadv.study.report.provenance import without_folders
@@ -196,7 +196,7 @@ def test_the_same_results_make_the_same_bytes(tmp_path: Path, write_run: Callabl
 
 
 def test_curves_start_at_clean_and_pass_through_the_means(results: Results) -> None:
-    axes = dice_curves(results, "unet", "TC", "sigma").axes[0]
+    axes = budget_curves(results, "unet", "TC", "sigma").axes[0]
     lines = {line.get_label(): line for line in axes.lines}
     arms = [results.clean("unet"), *(results.arm("unet", f"ifgsm-{b}-sigma") for b in (0.05, 0.1, 0.2))]
     drawn = lines["i-FGSM, 10 steps"].get_xydata()

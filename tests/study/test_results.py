@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 
@@ -10,7 +11,7 @@ import pytest
 
 from medadv.atomic import write_text
 from medadv.errors import RunError
-from medadv.study.records import read_records, write_record
+from medadv.study.records import MANIFEST, present_records, write_record
 from medadv.study.results import read_results
 from medadv.study.stats import PrimaryFamily, compare
 from medadv.study.tables import comparisons_table
@@ -28,19 +29,19 @@ def test_everything_that_was_written_is_read(run_folder: Path) -> None:
     assert (results.unit, results.units, len(results.cases)) == ("cases", 12, 12)
     assert results.regions == ("WT", "TC", "ET")
     assert results.modalities == ("t1", "t1ce", "t2", "flair")
-    assert sum(len(arm.records) for arm in results.arms) == len(list(read_records(run_folder)))
+    assert sum(len(arm.records) for arm in results.arms) == len(present_records(run_folder))
     assert len(results.seconds) == 23 * 12
     assert results.training["unet"][-1].step == 250
 
 
 def test_comparisons_survive_the_table(run_folder: Path) -> None:
-    records = list(read_records(run_folder))
+    records = present_records(run_folder)
     attacks = tuple(c for c in dict.fromkeys(r.condition for r in records) if c.startswith(("fgsm", "ifgsm")))
     rows = compare(records, PrimaryFamily(region="TC", conditions=attacks), ["WT", "TC"])
     rows[0] = rows[0].model_copy(update={"missing": ("=1+1", "case-2"), "verdict": "no claim: fewer than six pairs"})
     rows[1] = rows[1].model_copy(update={"estimate": None, "low": None, "high": None, "n": 0})
     write_text(run_folder / "other" / "comparisons.csv", comparisons_table(rows))
-    for name in ("study.yaml", "environment.json", "quarantine.json", "records"):
+    for name in ("study.yaml", "environment.json", "quarantine.json", "records", MANIFEST):
         (run_folder / "other" / name).symlink_to(run_folder / name)
     assert read_results(run_folder / "other").comparisons == tuple(rows)
     shutil.rmtree(run_folder / "other")
@@ -55,7 +56,7 @@ def test_arms_stand_in_the_order_clean_attacks_controls(run_folder: Path) -> Non
 
 
 def test_scans_of_one_patient_are_averaged(copied: Path) -> None:
-    records = list(read_records(copied))
+    records = present_records(copied)
     shutil.rmtree(copied / "records")
     for record in records:
         patient = "p0" if record.case in ("PHANTOM_000", "PHANTOM_001") else record.case
@@ -70,7 +71,7 @@ def test_scans_of_one_patient_are_averaged(copied: Path) -> None:
 
 
 def test_one_unknown_patient_makes_the_unit_cases(copied: Path) -> None:
-    records = list(read_records(copied))
+    records = present_records(copied)
     shutil.rmtree(copied / "records")
     for record in records:
         write_record(copied, record.model_copy(update={"patient": None if record.case == "PHANTOM_003" else "p"}))
@@ -107,11 +108,31 @@ def test_a_damaged_training_curve_is_named(copied: Path) -> None:
         read_results(copied)
 
 
-def test_two_records_of_one_cell_are_refused(copied: Path) -> None:
-    record = next(iter(read_records(copied)))
-    write_record(copied, record.model_copy(update={"key": "0" * 64}))
-    with pytest.raises(RunError, match="two records claim the same cell"):
-        read_results(copied)
+def test_an_older_record_of_a_cell_does_not_count(copied: Path) -> None:
+    record = present_records(copied)[0]
+    before = read_results(copied).arms
+    write_record(copied, record.model_copy(update={"key": "0" * 64, "scores": []}))
+    assert read_results(copied).arms == before
+
+
+def test_budgets_of_modalities_stand_beside_each_other(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    budgets = ("0.1/5/5/5 sigma", "0.1/0.2/0.3/0.4 sigma", "0.3 sigma", "0.1 sigma")
+    results = read_results(write_run(tmp_path / "study", budgets=budgets, cases=tuple("abcdef")))
+    told = [arm.presented.budget for arm in results.arms if arm.presented.family == "ifgsm"]
+    assert told == ["0.1 sigma", "0.1/0.2/0.3/0.4 sigma", "0.1/5/5/5 sigma", "0.3 sigma"]
+
+
+def test_the_metric_is_that_of_the_primary_family(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    for metric in ("dice", "hd95"):
+        folder = write_run(tmp_path / metric, budgets=(0.1,), cases=tuple("abcdef"), metric=metric)
+        assert read_results(folder).metric.name == metric
+
+
+def test_all_versions_of_the_records_are_known(copied: Path) -> None:
+    records = present_records(copied)
+    assert read_results(copied).versions == {"medadv": ("0.1.0",), "torch": ("2.15.0",), "monai": ("1.6.1",)}
+    write_record(copied, records[0].model_copy(update={"versions": {"torch": "2.9.1"}}))
+    assert read_results(copied).versions["torch"] == ("2.15.0", "2.9.1")
 
 
 @pytest.mark.parametrize("made", [True, False])

@@ -50,7 +50,7 @@ def record(case: str, value: float = 1 / 3, condition: str = "fgsm") -> Record:
         condition=condition,
         case=case,
         patient=None,
-        presented=Presented(role="attack", family="fgsm", title="FGSM", amount=0.1, unit="sigma"),
+        presented=Presented(role="attack", family="fgsm", title="FGSM", budget="0.1 sigma", amount=0.1, unit="sigma"),
         inputs={},
         radii=None,
         size=None,
@@ -75,11 +75,11 @@ def record(case: str, value: float = 1 / 3, condition: str = "fgsm") -> Record:
 
 def test_scores_have_one_spelling() -> None:
     assert scores_table([record("b"), record("a", 1.0)]) == (
-        "victim,condition,role,family,amount,unit,of,case,patient,region,metric,policy,value,computed,truth,predicted,hit\n"
-        "unet,fgsm,attack,fgsm,0.1,sigma,,a,,WT,dice,strict,1.0,-0.5,9,8,7\n"
-        "unet,fgsm,attack,fgsm,0.1,sigma,,a,,ET,dice,strict,1.0,-0.5,9,8,7\n"
-        "unet,fgsm,attack,fgsm,0.1,sigma,,b,,WT,dice,strict,0.3333333333333333,-0.5,9,8,7\n"
-        "unet,fgsm,attack,fgsm,0.1,sigma,,b,,ET,dice,strict,0.3333333333333333,-0.5,9,8,7\n"
+        "victim,condition,role,family,budget,amount,unit,of,case,patient,region,metric,policy,value,computed,truth,predicted,hit\n"
+        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,a,,WT,dice,strict,1.0,-0.5,9,8,7\n"
+        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,a,,ET,dice,strict,1.0,-0.5,9,8,7\n"
+        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,b,,WT,dice,strict,0.3333333333333333,-0.5,9,8,7\n"
+        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,b,,ET,dice,strict,0.3333333333333333,-0.5,9,8,7\n"
     )
 
 

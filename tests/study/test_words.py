@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +133,47 @@ def test_cases_are_stamped_and_late_declarations_told(results: Results) -> None:
     assert "declared before any score existed" in family_note(results)
     late = Results(**{**vars(results), "declarations": ({"primary": {}, "after_scores": True},)})
     assert "declared after scores existed" in family_note(late)
-    none = Results(**{**vars(results), "comparisons": tuple(r for r in results.comparisons if r.family != "primary")})
+    undeclared = tuple(changed(row, family="exploratory", p_adjusted=None) for row in results.comparisons)
+    none = Results(**{**vars(results), "comparisons": undeclared})
     assert "No primary comparison was declared" in family_note(none)
     assert "exploratory, so no claim" in answer(none, "unet").sentences[0]
+
+
+def test_distances_that_rise_are_losses(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    results = read_results(write_run(tmp_path / "study", metric="hd95"))
+    said = answer(results, "unet")
+    primary = [row for row in results.comparisons if row.family == "primary"]
+    assert {row.metric for row in primary} == {"hd95"}
+    worst = max(primary, key=lambda row: row.estimate or 0.0)
+    assert said.rows[0] == worst
+    pattern = r"(.+) raises the mean 95 % Hausdorff distance of WT from ([\d.]+)\smm to ([\d.]+)\smm \("
+    match = re.match(pattern, said.sentences[0])
+    assert match is not None, said.sentences[0]
+    assert told(match[2], worst.mean_against or 0)
+    assert told(match[3], worst.mean_condition or 0)
+    assert said.sentences[-1].startswith("The smallest budget that was shown to raise it: ")
+    assert said.rows[-1].condition.endswith("-0.05-sigma")
+    better = tuple(
+        changed(row, estimate=-(row.estimate or 0.0)) if row.family == "primary" else row for row in results.comparisons
+    )
+    mended = answer(Results(**{**vars(results), "comparisons": better}), "unet")
+    assert len(mended.sentences) == 2  # distances that shrink are no loss that a smallest budget could have
+
+
+def test_budgets_of_modalities_are_told_whole(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    budgets = ("0.1/0.2/0.3/0.4 sigma", "0.1/5/5/5 sigma", "0.1 sigma", "0.05 sigma")
+    results = read_results(write_run(tmp_path / "study", budgets=budgets))
+    said = answer(results, "unet")
+    assert " at 0.1/5/5/5\N{NO-BREAK SPACE}σ lowers " in said.sentences[0]
+    assert {row.condition for row in said.rows[1:]} == {
+        "noise-0.1_5_5_5-sigma",
+        f"permuted-{said.rows[0].condition}",
+    }
+    rows = [row for row in results.comparisons if row.condition not in ("fgsm-0.1_5_5_5-sigma", said.rows[0].condition)]
+    rows = [row for row in rows if "_" not in row.condition or row.condition == "fgsm-0.1_0.2_0.3_0.4-sigma"]
+    rows = [changed(r, estimate=-0.001) if r.condition == "fgsm-0.1_0.2_0.3_0.4-sigma" else r for r in rows]
+    scoped = answer(Results(**{**vars(results), "comparisons": tuple(rows)}), "unet").sentences[-1]
+    assert scoped.startswith("The smallest budget of one amount in σ that was shown to lower it: ")
 
 
 def test_an_incomplete_run_says_so(results: Results) -> None:

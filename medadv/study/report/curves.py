@@ -1,4 +1,4 @@
-"""Dice against the budget: attacks and controls of one victim, on one region."""
+"""The study's metric against the budget: attacks and controls of one victim, on one region."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medadv.study.report.numbers import spelled
+from medadv.study.report.numbers import budget, spelled
 from medadv.study.report.style import INK, Look, looks, style
 from medadv.study.results import Arm, Results
 
@@ -19,8 +19,18 @@ def budget_units(results: Results, victim: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(p.unit for p in arms if p.amount is not None and p.unit is not None))
 
 
-def dice_curves(results: Results, victim: str, region: str, unit: str) -> Figure:
-    """Mean Dice of a region over the budget, one line a family, with a bootstrap band over patients (or cases)."""
+def off_axis(results: Results, victim: str) -> str:
+    """Which attacks have no point in any curve, in a sentence; empty where all have one."""
+    attacks = [arm for arm in results.of(victim) if arm.presented.role == "attack"]
+    names = [f"{arm.presented.title} at {budget(arm)}" for arm in attacks if arm.presented.amount is None]
+    if not names:
+        return ""
+    return f"Not drawn, since a budget of several amounts has no place on an axis: {'; '.join(names)}."
+
+
+def budget_curves(results: Results, victim: str, region: str, unit: str) -> Figure:
+    """The mean score of a region over the budget, one line a family, with a bootstrap band over patients (or cases)."""
+    metric = results.metric
     arms = [a for a in results.of(victim) if a.presented.unit == unit and a.presented.amount is not None]
     families: dict[str, list[Arm]] = {}
     for arm in arms:
@@ -32,8 +42,10 @@ def dice_curves(results: Results, victim: str, region: str, unit: str) -> Figure
         axes = figure.add_subplot()
         for family, members in families.items():
             if family in worn:
-                _line(axes, [*([clean] if clean else []), *members], region, worn[family])
-        axes.set(title=region, xlabel=f"budget ({spelled(unit)})", ylabel="mean Dice", ylim=(-0.02, 1.02))
+                _line(axes, [*([clean] if clean else []), *members], (region, metric.name), worn[family])
+        axes.set(title=region, xlabel=f"budget ({spelled(unit)})", ylabel=f"mean {metric.headed}")
+        highest = metric.highest or axes.get_ylim()[1]
+        axes.set_ylim(-0.02 * highest, 1.02 * highest)
         axes.set_xticks(sorted({0.0, *(a.presented.amount for a in arms if a.presented.amount is not None)}))
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         if any(arm.presented.of for arm in arms):
@@ -43,8 +55,8 @@ def dice_curves(results: Results, victim: str, region: str, unit: str) -> Figure
     return figure
 
 
-def _line(axes: Axes, arms: list[Arm], region: str, look: Look) -> None:
-    values = [np.array(list(arm.values(region).values())) for arm in arms]
+def _line(axes: Axes, arms: list[Arm], score: tuple[str, str], look: Look) -> None:
+    values = [np.array(list(arm.values(*score).values())) for arm in arms]
     kept = [(arm.presented.amount or 0.0, v) for arm, v in zip(arms, values, strict=True) if v.size]
     if not kept:
         return

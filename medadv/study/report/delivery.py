@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from medadv.study.report.numbers import decimal, tenth, thousandths, titled
+from medadv.study.report.numbers import decimal, in_column, tenth, thousandths, titled
 from medadv.study.report.style import slug
 from medadv.study.report.tables import Cell, Column, Table
 from medadv.study.results import Arm, Results
@@ -15,22 +15,23 @@ def _fine(value: float | None) -> str:
 
 
 def gap(results: Results, victim: str, region: str) -> Table:
-    """Dice of the delivered file against Dice of the same voxels in memory."""
+    """The score of the delivered file against that of the same voxels in memory, in the study's metric."""
+    metric = results.metric
     rows: list[list[Cell]] = []
     for arm in results.of(victim):
-        scores = list(arm.scores(region).values())
+        scores = list(arm.scores(region, metric.name).values())
         if scores:
             differences = [score.value - score.computed for score in scores]
             means = (fmean(score.value for score in scores), fmean(score.computed for score in scores))
             rows.append([titled(arm), *means, fmean(differences), max(map(abs, differences))])
     return Table(
         name=slug("file-and-memory", victim, region),
-        caption=f"Dice of {region}: the file, written and read again, against the voxels in memory. A gap would mean "
-        "that saving weakened or strengthened the attack. Headline scores are those of the file.",
+        caption=f"{metric.headed} of {region}: the file, written and read again, against the voxels in memory. A gap "
+        "would mean that saving weakened or strengthened the attack. Headline scores are those of the file.",
         columns=(
             Column("condition"),
-            Column("file", thousandths),
-            Column("memory", thousandths),
+            Column("file", in_column(metric)),
+            Column("memory", in_column(metric)),
             Column("mean gap", _fine),
             Column("largest gap", _fine),
         ),
@@ -39,10 +40,16 @@ def gap(results: Results, victim: str, region: str) -> Table:
 
 
 def largest_gap(results: Results, victim: str) -> str:
-    """The largest difference in Dice between a file and the same voxels in memory, over all cases and regions."""
+    """The largest difference between a file's score and that of the same voxels in memory, in a sentence."""
+    metric = results.metric
     records = (record for arm in results.of(victim) for record in arm.records.values())
-    largest = max((abs(s.value - s.computed) for r in records for s in r.scores if s.metric == "dice"), default=0.0)
-    return f"{_fine(largest)} at most" if largest >= 0.00005 else "less than 0.0001"
+    rows = (score for record in records for score in record.scores if score.metric == metric.name)
+    largest = max((abs(score.value - score.computed) for score in rows), default=0.0)
+    told = f"{_fine(largest)} {metric.unit}".rstrip() + " at most" if largest >= 0.00005 else "less than 0.0001"
+    return (
+        f"Over all cases, conditions and regions, the {metric.title} of a file and the {metric.title} of the same "
+        f"voxels in memory differ by {told}."
+    )
 
 
 def least_alike(results: Results, victim: str) -> str:
@@ -52,7 +59,10 @@ def least_alike(results: Results, victim: str) -> str:
     if not found:
         return ""
     ssim, modality, arm = min(found, key=lambda row: row[0])
-    return f"The attacked image least like its clean self is a {modality}, SSIM {thousandths(ssim)}: {titled(arm)}."
+    return (
+        f"The attacked image least like its clean self is a {modality}, SSIM {thousandths(ssim)} over the whole image "
+        f"with its empty background: {titled(arm)}."
+    )
 
 
 def fidelity(results: Results, victim: str) -> Table:
@@ -67,7 +77,8 @@ def fidelity(results: Results, victim: str) -> Table:
     return Table(
         name=slug("fidelity", victim),
         caption="How like its clean self each modality still looks, mean over cases. SSIM 1 is identical; a PSNR of – "
-        "means that nothing changed.",
+        "means that nothing changed. Both are taken over the whole image. Its empty background never changes, so both "
+        "are higher than they would be inside the head alone; the data range is that of the voxels that are not zero.",
         columns=columns,
         rows=rows,
     )

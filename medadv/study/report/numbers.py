@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from medadv.attack.budget import Budget
+from medadv.study.metrics import Metric
 from medadv.study.results import Arm
 
 MINUS = "−"
@@ -72,29 +76,32 @@ def equals(value: float | None) -> str:
     return text.replace(" ", "\N{NO-BREAK SPACE}") if text.startswith("<") else f"=\N{NO-BREAK SPACE}{text}"
 
 
-def measured(value: float | None, metric: str) -> str:
-    """A score in its metric's spelling: Dice as a share, a distance in mm."""
-    return share(value) if metric == "dice" or value is None else f"{tenth(value)} mm"
+def measured(value: float | None, metric: Metric) -> str:
+    """A score, or a difference of scores, in its metric's spelling: Dice as a share, a distance in mm."""
+    return f"{tenth(value)}\N{NO-BREAK SPACE}{metric.unit}" if metric.unit and value is not None else share(value)
 
 
-def size(amount: float | None, unit: str | None) -> str:
-    """A budget: ``0.1 σ``; a dash without one."""
-    return NOTHING if amount is None else f"{amount:g}\N{NO-BREAK SPACE}{spelled(unit)}".strip()
+def in_column(metric: Metric) -> Callable[[float | None], str]:
+    """How the column of a table spells scores of a metric."""
+    return tenth if metric.unit else thousandths
 
 
 def budget(arm: Arm) -> str:
-    """The budget of an arm."""
-    return size(arm.presented.amount, arm.presented.unit)
+    """The budget of an arm, ``0.1 σ`` or ``0.1/0.2/0.1/0.3 σ``; empty without one."""
+    if arm.presented.budget is None:
+        return ""
+    amounts, _, unit = str(Budget.parse(arm.presented.budget)).partition(" ")
+    return f"{amounts}\N{NO-BREAK SPACE}{spelled(unit)}"
 
 
 def titled(arm: Arm) -> str:
     """An arm's title with its budget: ``i-FGSM, 10 steps, 0.1 σ``."""
-    return arm.presented.title if arm.presented.amount is None else f"{arm.presented.title}, {budget(arm)}"
+    return f"{arm.presented.title}, {budget(arm)}" if arm.presented.budget else arm.presented.title
 
 
-def spelled(unit: str | None) -> str:
+def spelled(unit: str) -> str:
     """A unit of budgets for people."""
-    return UNITS.get(unit or "", unit or "")
+    return UNITS[unit]
 
 
 UNITS = {"sigma": "σ", "stored": "stored units", "p1-p99": "of p1–p99", "minmax": "of min–max", "0-255": "of 0–255"}

@@ -13,10 +13,11 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from medadv.atomic import write_text
+from medadv.study.metrics import METRICS
 from medadv.study.report import delivery, provenance, tables, threat
-from medadv.study.report.curves import budget_units, dice_curves
+from medadv.study.report.curves import budget_curves, budget_units, off_axis
 from medadv.study.report.montage import montage
-from medadv.study.report.numbers import share, titled
+from medadv.study.report.numbers import measured, titled
 from medadv.study.report.paired import attack_families, paired_lines
 from medadv.study.report.style import Picture, publish, slug
 from medadv.study.report.summary import summary
@@ -36,6 +37,7 @@ class Chapter:
     answer: Answer
     summaries: Sequence[Table]
     curves: Sequence[Picture]
+    off_axis: str
     paired: Sequence[Picture]
     montages: Sequence[Picture]
     training: Picture | None
@@ -66,13 +68,13 @@ def build(folder: Path) -> Path:
     report = folder / "report"
     chapters = [_chapter(results, victim, report / "figures") for victim in results.victims]
     compared = [
-        table
+        (f"{family.capitalize()}, {METRICS[metric].title}", table)
         for family in ("primary", "exploratory")
         for metric in dict.fromkeys(row.metric for row in results.comparisons)
-        if (table := verdicts(results, family, metric)).rows
+        if (table := verdicts(results, family, METRICS[metric])).rows
     ]
     last = (provenance.quarantine(results), provenance.cost(results))
-    for table in (*(t for chapter in chapters for t in chapter.tables), *compared, *last):
+    for table in (*(t for chapter in chapters for t in chapter.tables), *(t for _, t in compared), *last):
         tables.write(table, report / "tables")
     path = report / "index.html"
     write_text(path, _render(results, chapters, compared))
@@ -86,6 +88,7 @@ def _chapter(results: Results, victim: str, figures: Path) -> Chapter:
         answer=answer(results, victim),
         summaries=[summary(results, victim, name) for name in results.regions],
         curves=list(_curves(results, victim, figures)),
+        off_axis=off_axis(results, victim),
         paired=list(_paired(results, victim, region, figures)),
         montages=list(_montages(results, victim, region, figures)),
         training=publish(training_curve(curve), figures, slug("training", victim), f"Training of {victim}")
@@ -108,29 +111,30 @@ def _primary(family: str, victim: str, wanted: str) -> bool:
 def _curves(results: Results, victim: str, folder: Path) -> Iterator[Picture]:
     for unit in budget_units(results, victim):
         for region in results.regions:
-            alt = f"Mean Dice of {region} over the budget, for every attack and control"
-            figure = dice_curves(results, victim, region, unit)
+            alt = f"Mean {results.metric.title} of {region} over the budget, for every attack and control"
+            figure = budget_curves(results, victim, region, unit)
             yield publish(figure, folder, slug("curve", victim, region, unit), alt)
 
 
 def _paired(results: Results, victim: str, region: str, folder: Path) -> Iterator[Picture]:
     for family, arms in attack_families(results, victim, region).items():
-        alt = f"Dice of {region} of each of the {results.unit}, from clean to each budget of {arms[0].presented.title}"
+        what = f"{results.metric.title} of {region} of each of the {results.unit}"
+        alt = f"{what}, from clean to each budget of {arms[0].presented.title}"
         figure = paired_lines(results, victim, region, arms)
         yield publish(figure, folder, slug("paired", victim, family, region), alt)
 
 
 def _montages(results: Results, victim: str, region: str, folder: Path) -> Iterator[Picture]:
-    clean = results.clean(victim)
+    metric, clean = results.metric, results.clean(victim)
     for arm, case, path in worst_kept(results, victim, region):
-        before = clean.scores(region)[case].value if clean else None
-        scores = (f"Dice of {region} {share(before)}", f"Dice of {region} {share(arm.scores(region)[case].value)}")
-        figure = montage(read_slices(path), region, f"{titled(arm)}: case {case}", scores)
-        alt = f"{titled(arm)}: case {case}, the one that lost most Dice of {region} among those kept"
+        found = [shown.scores(region, metric.name)[case].value if shown else None for shown in (clean, arm)]
+        before, after = (f"{metric.title} of {region} {measured(value, metric)}" for value in found)
+        figure = montage(read_slices(path), region, f"{titled(arm)}: case {case}", (before, after))
+        alt = f"{titled(arm)}: case {case}, whose {metric.title} of {region} got worst among those kept"
         yield publish(figure, folder, slug("montage", victim, arm.condition, case), alt)
 
 
-def _render(results: Results, chapters: Sequence[Chapter], compared: Sequence[Table]) -> str:
+def _render(results: Results, chapters: Sequence[Chapter], compared: Sequence[tuple[str, Table]]) -> str:
     pages = Environment(
         loader=PackageLoader("medadv.study", "report"),
         autoescape=True,
@@ -149,6 +153,8 @@ def _render(results: Results, chapters: Sequence[Chapter], compared: Sequence[Ta
         quarantine=provenance.quarantine(results),
         cost=provenance.cost(results),
         environment=provenance.environment(results),
+        mixed=provenance.mixed(results),
+        repetition=provenance.repetition(results),
         settings=threat.settings(results),
         specification=provenance.specification(results),
         unit_note=unit_note(results),

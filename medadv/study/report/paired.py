@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from medadv.study.report.numbers import budget, share
+from medadv.study.report.numbers import budget, measured
 from medadv.study.report.style import INK, QUIET, looks, style
 from medadv.study.results import Arm, Results
 
@@ -20,10 +20,12 @@ def attack_families(results: Results, victim: str, region: str) -> dict[str, lis
 
 
 def paired_lines(results: Results, victim: str, region: str, arms: list[Arm]) -> Figure:
-    """Dice of each patient (or case) from clean to each budget of one attack, and the mean of all."""
+    """Each patient (or case) from clean to each budget of one attack, in the study's metric, and the mean of all."""
+    metric = results.metric
     clean = results.clean(victim)
     columns = [*([clean] if clean else []), *arms]
-    values = [arm.values(region) for arm in columns]
+    values = [arm.values(region, metric.name) for arm in columns]
+    highest = metric.highest or max((score for v in values for score in v.values()), default=0.0) or 1.0
     look = looks(results.of(victim))[arms[0].presented.family]
     places = list(range(len(columns)))
     with style():
@@ -32,15 +34,16 @@ def paired_lines(results: Results, victim: str, region: str, arms: list[Arm]) ->
         for unit in sorted(set.intersection(*(set(v) for v in values))):
             line = [v[unit] for v in values]
             axes.plot(places, line, color=look.colour, alpha=0.35, linewidth=1, marker=".", markersize=5)
-        means = [arm.mean(region) or 0.0 for arm in columns]
+        means = [arm.mean(region, metric.name) or 0.0 for arm in columns]
         axes.plot(places, means, color=INK, linewidth=2.2, marker=look.marker, markersize=6, label="mean")
         for place, arm in enumerate(columns):
-            row = results.compared(victim, region, arm.condition, clean.condition) if clean else None
-            note = f"shift\n{share(row.estimate)}" if row and row.estimate is not None else ""
-            axes.text(place, 1.035, note, ha="center", va="bottom", fontsize=8, color=QUIET, linespacing=1.2)
-        axes.set(ylabel=f"Dice of {region}", ylim=(-0.02, 1.16), xlim=(-0.3, len(columns) - 0.7))
-        axes.set_xticks(places, ["clean" if arm is clean else budget(arm) for arm in columns])
-        axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+            row = results.compared(victim, region, arm.condition, clean.condition, metric.name) if clean else None
+            note = f"shift\n{measured(row.estimate, metric)}" if row and row.estimate is not None else ""
+            axes.text(place, 1.035 * highest, note, ha="center", va="bottom", fontsize=8, color=QUIET, linespacing=1.2)
+        axes.set(ylabel=f"{metric.title} of {region}{f' ({metric.unit})' if metric.unit else ''}")
+        axes.set(ylim=(-0.02 * highest, 1.16 * highest), xlim=(-0.3, len(columns) - 0.7))
+        axes.set_xticks(places, ["clean" if arm is clean else budget(arm).replace("/", "/\n") for arm in columns])
+        axes.set_yticks([tick for tick in axes.get_yticks() if -1e-9 <= tick <= highest + 1e-9])
         axes.set_title(arms[0].presented.title)
         axes.legend(loc="lower left")
     return figure

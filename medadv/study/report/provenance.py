@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 from statistics import fmean
 from typing import Any
@@ -64,8 +65,57 @@ def quarantine(results: Results) -> Table:
 
 
 def environment(results: Results) -> tuple[tuple[str, str], ...]:
-    """Versions and machine, as they were recorded."""
-    return tuple((str(name), str(value)) for name, value in results.environment.items())
+    """Versions and machine: every version of a package that computed a cell, and what the last command ran on."""
+    told = {str(name): str(value) for name, value in results.environment.items()}
+    return tuple((told | {name: ", ".join(found) for name, found in results.versions.items()}).items())
+
+
+def mixed(results: Results) -> str:
+    """Whether cells were computed with different versions, in a sentence; empty where they were not."""
+    several = [f"{name} ({', '.join(found)})" for name, found in results.versions.items() if len(found) > 1]
+    if not several:
+        return ""
+    return (
+        f"The cells were computed with more than one version of {', '.join(several)}. Differences between conditions "
+        "may in part be differences between versions."
+    )
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """How the run is repeated: what has to be known, and the command."""
+
+    notes: tuple[str, ...]
+    command: str
+
+
+def repetition(results: Results) -> Repetition:
+    """How the run is repeated, from its own specification where that is whole."""
+    content = results.specification
+    victims = content["victims"]
+    lists = any(isinstance(chosen, list) for chosen in content.get("split", {}).values())
+    paths = {"data.root": content["data"].get("root")}
+    paths |= {f"victims.{name}.weights": victim.get("weights") for name, victim in victims.items()}
+    private = content.get("ids") == "pseudonyms" and (lists or any(paths.values()))
+    notes = [
+        "The study.yaml in the run’s folder does not repeat the run: names are private in this study, and it "
+        "holds no path and no id of a case. The author’s own YAML repeats it:"
+        if private
+        else "This command repeats the run, with the study.yaml that lies in the run’s folder:"
+    ]
+    relative = [f"{key} ({path})" for key, path in paths.items() if path is not None and not _anchored(path)]
+    if relative and not private:
+        notes.append(
+            f"Relative paths, {', '.join(relative)}, start from the folder in which the command is given. The run was "
+            "started in the one that holds runs/, unless --runs said otherwise."
+        )
+    handed = [name for name, victim in victims.items() if not victim.get("weights") and name not in results.training]
+    if handed:
+        notes.append(
+            f"No training is on record of {', '.join(handed)}: a network that was handed over in Python is handed over "
+            "again, by medadv.run(…, victims=…)."
+        )
+    return Repetition(tuple(notes), "medadv run STUDY.yaml" if private else "medadv run study.yaml")
 
 
 def specification(results: Results) -> str:
@@ -84,3 +134,8 @@ def without_folders(value: Any) -> Any:
             if path.is_absolute() or value.startswith("~"):
                 return f"…/{path.name}"
     return value
+
+
+def _anchored(path: str) -> bool:
+    """Whether a path means the same wherever the command is given."""
+    return bool(without_folders(path) != path)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from medadv.atomic import write_text
+from medadv.study.spreadsheet import write_rows
 
 Cell = str | float | int | None
 
@@ -53,12 +52,8 @@ class Table:
         return [[column.spell(value) for column, value in zip(self.columns, row, strict=True)] for row in self.rows]
 
     def csv(self) -> str:
-        """Comma-separated values with all digits; text that a spreadsheet would run as a formula is quoted."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow([column.title for column in self.columns])
-        writer.writerows([[_inert(value) for value in row] for row in self.rows])
-        return out.getvalue()
+        """Comma-separated values with all digits; no text in it is a formula."""
+        return write_rows([column.title for column in self.columns], self.rows)
 
     def latex(self) -> str:
         """A booktabs table; every character that LaTeX would act on is escaped."""
@@ -80,15 +75,6 @@ def write(table: Table, folder: Path) -> None:
     """
     write_text(folder / f"{table.name}.csv", table.csv())
     write_text(folder / f"{table.name}.tex", table.latex())
-
-
-def _inert(value: Cell) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        # A leading quote is how spreadsheets mark text (OWASP, CSV injection).
-        return f"'{value}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
-    return repr(value)
 
 
 _LATEX = {

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from medadv.study.report.numbers import probability, tenth, thousandths, titled, whole
+from medadv.study.metrics import Metric
+from medadv.study.report.numbers import in_column, probability, thousandths, titled, whole
 from medadv.study.report.tables import Cell, Column, Table
 from medadv.study.results import Results
 from medadv.study.stats import Comparison
 
 
-def verdicts(results: Results, family: str, metric: str = "dice") -> Table:
+def verdicts(results: Results, family: str, metric: Metric) -> Table:
     """The comparisons of one family on one metric: ``primary`` or ``exploratory``."""
-    rows = [row for row in results.comparisons if (row.family, row.metric) == (family, metric)]
-    score = thousandths if metric == "dice" else tenth
+    rows = [row for row in results.comparisons if (row.family, row.metric) == (family, metric.name)]
+    score = in_column(metric)
     columns = [
         Column("condition"),
         Column("against"),
@@ -32,7 +33,7 @@ def verdicts(results: Results, family: str, metric: str = "dice") -> Table:
     titles = [column.title for column in columns]
     groups = [(row.victim, row.region) for row in rows]
     return Table(
-        name=f"comparisons-{family}-{metric}",
+        name=f"comparisons-{family}-{metric.name}",
         caption=_caption(family, metric, rows),
         columns=columns,
         rows=[[cell for title, cell in _cells(results, row).items() if title in titles] for row in rows],
@@ -40,12 +41,13 @@ def verdicts(results: Results, family: str, metric: str = "dice") -> Table:
     )
 
 
-def _caption(family: str, metric: str, rows: list[Comparison]) -> str:
+def _caption(family: str, metric: Metric, rows: list[Comparison]) -> str:
+    worse = "A shift above 0 is a change for the worse. " if metric.worse > 0 else ""
     settings = " and ".join(sorted({f"{row.sided}, zeros by {row.zero_method.capitalize()}" for row in rows}))
     return (
         f"Wilcoxon signed-rank tests on pairs matched by id, {settings}. Shift: the Hodges–Lehmann estimate of the "
-        f"difference{' in mm' if metric == 'hd95' else ''}, condition minus what it is compared against, with its "
-        f"{_confidence(rows)}interval from low to high. "
+        f"difference{f' in {metric.unit}' if metric.unit else ''}, condition minus what it is compared against, with "
+        f"its {_confidence(rows)}interval from low to high. {worse}"
         + (
             "Holm p: adjusted over the whole primary family."
             if family == "primary"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medadv.study.report.numbers import budget, equals, measured, significant
+from medadv.study.metrics import METRICS
+from medadv.study.report.numbers import budget, equals, measured, significant, spelled
 from medadv.study.results import Results
 from medadv.study.stats import FEWEST, Comparison
 
 ALPHA = 0.05
-
-METRICS = {"dice": "Dice", "hd95": "95 % Hausdorff distance"}
 
 
 @dataclass(frozen=True)
@@ -39,23 +39,27 @@ def answer(results: Results, victim: str) -> Answer:
     against = clean.condition if clean else ""
     rows = [r for r in results.comparisons if r.victim == victim and r.against == against and _attack(results, r)]
     primary = [row for row in rows if row.family == "primary"]
-    told = [row for row in primary or rows if row.estimate is not None and row.metric == "dice"]
+    subject = results.metric.name, results.regions[0]
+    told = [row for row in primary or rows if row.estimate is not None and (row.metric, row.region) == subject]
     if not told:
         return Answer(victim, ("No attack was compared with the clean files, so there is nothing to answer.",), ())
-    region = told[0].region
-    told = [row for row in told if row.region == region]
-    worst = min(told, key=lambda row: (row.estimate or 0.0, _amount(results, row)))
+    worst = min(told, key=lambda row: (-loss(row), _amount(results, row)))
     sentences, used = [sentence(results, worst)], [worst]
     controls = _controls(results, worst)
     if controls:
         sentences.append(_control_sentence(results, controls))
         used += controls
-    shown = [row for row in told if claims(row) and (row.estimate or 0.0) < 0]
-    smallest = min(shown, key=lambda row: (_amount(results, row), row.estimate), default=None)
-    if smallest and smallest is not worst and _amount(results, smallest) < _amount(results, worst):
-        sentences.append(f"The smallest budget that was shown to lower it: {sentence(results, smallest)}")
-        used.append(smallest)
+    if (smallest := _smallest(results, told, worst)) is not None:
+        scope, row = smallest
+        change = "lower" if results.metric.worse < 0 else "raise"
+        sentences.append(f"The smallest budget{scope} that was shown to {change} it: {sentence(results, row)}")
+        used.append(row)
     return Answer(victim, tuple(sentences), tuple(used))
+
+
+def loss(row: Comparison) -> float:
+    """How much worse the condition is, by the shift of the comparison; negative where it is better."""
+    return METRICS[row.metric].loss(0.0, row.estimate or 0.0)
 
 
 def claims(row: Comparison) -> bool:
@@ -66,8 +70,9 @@ def claims(row: Comparison) -> bool:
 
 def sentence(results: Results, row: Comparison) -> str:
     """One comparison in plain language and numbers."""
-    what = f"the mean {METRICS.get(row.metric, row.metric)} of {row.region}"
-    then, now = measured(row.mean_against, row.metric), measured(row.mean_condition, row.metric)
+    metric = METRICS[row.metric]
+    what = f"the mean {metric.words} of {row.region}"
+    then, now = measured(row.mean_against, metric), measured(row.mean_condition, metric)
     subject, base = _subject(results, row.victim, row.condition), _base(results, row)
     if row.n < FEWEST or row.verdict:
         few = f"No claim is made about {subject}: {row.n} pairs are too few."
@@ -82,19 +87,16 @@ def sentence(results: Results, row: Comparison) -> str:
 
 def numbers(row: Comparison) -> str:
     """Effect, interval, p and n of a comparison."""
-    parts = [f"Hodges–Lehmann shift {measured(row.estimate, row.metric)}"]
+    metric = METRICS[row.metric]
+    parts = [f"Hodges–Lehmann shift {measured(row.estimate, metric)}"]
     if row.low is not None and row.high is not None:
-        parts.append(f"{interval_name(row)} {measured(row.low, row.metric)} to {measured(row.high, row.metric)}")
+        interval = f"{significant(100 * row.confidence)} % interval"
+        parts.append(f"{interval} {measured(row.low, metric)} to {measured(row.high, metric)}")
     if row.p_adjusted is not None:
         parts.append(f"Holm-adjusted p\N{NO-BREAK SPACE}{equals(row.p_adjusted)}")
-    elif row.p is not None:
+    else:
         parts.append(f"unadjusted p\N{NO-BREAK SPACE}{equals(row.p)}")
     return "; ".join([*parts, f"n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{row.n} {row.unit}"])
-
-
-def interval_name(row: Comparison) -> str:
-    """``95 % interval``."""
-    return "interval" if row.confidence is None else f"{significant(100 * row.confidence)} % interval"
 
 
 def unit_note(results: Results) -> str:
@@ -142,8 +144,27 @@ def _attack(results: Results, row: Comparison) -> bool:
 
 
 def _amount(results: Results, row: Comparison) -> float:
+    """The budget, for an order; one that differs between modalities comes after all others."""
     arm = results.arm(row.victim, row.condition)
-    return (arm.presented.amount if arm else None) or 0.0
+    return math.inf if arm is None or arm.presented.amount is None else arm.presented.amount
+
+
+def _unit(results: Results, row: Comparison) -> str | None:
+    """The unit of a budget of one amount; None for any other."""
+    arm = results.arm(row.victim, row.condition)
+    return None if arm is None or arm.presented.amount is None else arm.presented.unit
+
+
+def _smallest(results: Results, told: Sequence[Comparison], worst: Comparison) -> tuple[str, Comparison] | None:
+    """The loss that was shown at the smallest budget, if that is smaller than the worst one's; and what it is the
+    smallest of, since only budgets of one amount in one unit have an order."""
+    unit, limit = _unit(results, worst), _amount(results, worst)
+    alike = [row for row in told if unit is not None and _unit(results, row) == unit]
+    shown = [row for row in alike if _amount(results, row) < limit and claims(row) and loss(row) > 0]
+    if unit is None or not shown:
+        return None
+    scope = "" if len(alike) == len(told) else f" of one amount in {spelled(unit)}"
+    return scope, min(shown, key=lambda row: (_amount(results, row), -loss(row)))
 
 
 def _subject(results: Results, victim: str, condition: str) -> str:
@@ -151,7 +172,7 @@ def _subject(results: Results, victim: str, condition: str) -> str:
     if arm is None:
         return condition
     title = re.sub(r"^([^,(]+), (.+)$", r"\1 (\2)", arm.presented.title)  # "i-FGSM, 10 steps" inside a sentence
-    return f"{title} at {budget(arm)}" if arm.presented.amount is not None else title
+    return f"{title} at {budget(arm)}" if arm.presented.budget else title
 
 
 def _base(results: Results, row: Comparison) -> str:
@@ -169,11 +190,10 @@ def _from(results: Results, row: Comparison) -> str:
 def _controls(results: Results, row: Comparison) -> list[Comparison]:
     """The comparisons with clean of the controls that match an attack: its own perturbation, and noise of its size."""
     attack = results.arm(row.victim, row.condition)
-    if attack is None:
+    if attack is None or attack.presented.budget is None:
         return []
-    size = (attack.presented.amount, attack.presented.unit)
     controls = (arm for arm in results.of(row.victim) if arm.presented.role == "control")
-    like = [a for a in controls if (a.presented.amount, a.presented.unit) == size]
+    like = [arm for arm in controls if arm.presented.budget == attack.presented.budget]
     matching = [arm.condition for arm in like if arm.presented.of in (None, attack.condition)]
     rows = [results.compared(row.victim, row.region, name, row.against, row.metric) for name in matching]
     return [r for r in rows if r is not None and r.estimate is not None]
@@ -185,6 +205,6 @@ def _control_sentence(results: Results, rows: Sequence[Comparison]) -> str:
         arm = results.arm(row.victim, row.condition)
         own = arm is not None and arm.presented.of is not None
         name = "its own perturbation, permuted" if own else arm.presented.title if arm else row.condition
-        parts.append(f"{measured(row.estimate, row.metric)} ({name})")
+        parts.append(f"{measured(row.estimate, METRICS[row.metric])} ({name})")
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
     return f"Under controls of the same size the Hodges–Lehmann shift is {listed}."

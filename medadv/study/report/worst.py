@@ -9,17 +9,21 @@ from medadv.study.slices import SLICES
 
 
 def worst_kept(results: Results, victim: str, region: str) -> list[tuple[Arm, str, Path]]:
-    """For each attack the kept case that lost most Dice on the region; of equals the one with the smallest budget."""
+    """For each attack the kept case that lost most on the region against clean, in the study's metric.
+
+    Of equals it is the one that comes first: with the smaller budget.
+    """
     clean = results.clean(victim)
-    before = clean.scores(region) if clean else {}
+    metric = results.metric
+    before = clean.scores(region, metric.name) if clean else {}
     worst: dict[str, tuple[float, Arm, str, Path]] = {}
     for arm in results.of(victim):
         if arm.presented.role != "attack":
             continue
-        after = arm.scores(region)
+        after = arm.scores(region, metric.name)
         for case in sorted(set(before) & set(after)):
             path = results.folder / "volumes" / victim / arm.condition / case / SLICES
-            loss = before[case].value - after[case].value
+            loss = metric.loss(before[case].value, after[case].value)
             family = arm.presented.family
             if path.is_file() and (family not in worst or loss > worst[family][0] + 1e-6):
                 worst[family] = (loss, arm, case, path)
