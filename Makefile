@@ -14,11 +14,11 @@ READY := .venv/.ready
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(READY) ## write phantom MR, train a UNet on it, attack it, open the report: minutes on a laptop
+demo: $(READY) ## write phantom MR, train a UNet on it, attack it, write the report: minutes on a laptop
 	$(BIN)/medadv demo
 
 test: lint ## lint, types, walls, the documentation's snippets, and every test but the long ones
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
 
 test-long: $(READY) ## the tests that take minutes: the wheel in an empty environment, many kills
 	$(BIN)/pytest -m long
