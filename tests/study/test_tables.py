@@ -7,8 +7,11 @@ import io
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medadv.study.records import Presented, Record, Score
+from medadv.study.spreadsheet import listed, read_rows, told, write_rows
 from medadv.study.stats import Comparison
 from medadv.study.tables import comparisons_table, scores_table
 
@@ -113,6 +116,20 @@ def is_number(cell: str) -> bool:
         return math.isfinite(float(cell))
     except ValueError:
         return False
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp")), min_size=1), min_size=1))
+def test_text_comes_back_as_it_was(words: list[str]) -> None:
+    names = [f"c{i}" for i in range(len(words))]
+    (row,) = read_rows(write_rows(names, [words]))
+    assert [told(row[name]) for name in names] == words
+    parts = tuple(word for word in words if ";" not in word)
+    (row,) = read_rows(write_rows(["a", "b"], [(parts, 1)]))
+    assert listed(row["a"]) == parts
+
+
+def test_headings_are_no_formulas_either() -> None:
+    assert write_rows(["=1+1", "b"], []) == "'=1+1,b\n"
 
 
 def test_numbers_are_no_formulas_and_come_back_exactly() -> None:

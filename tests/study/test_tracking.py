@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
@@ -90,6 +91,35 @@ def test_curves_are_there_step_by_step(run: Path) -> None:
     loss = client.get_metric_history(parent_of(runs).info.run_id, "training_loss/unet")
     assert [m.step for m in loss] == list(range(1, 251))
     assert loss[-1].value == read_results(run).training["unet"][-1].loss
+
+
+def test_the_settings_are_parameters(run: Path) -> None:
+    client, runs = client_of(run), runs_of(run)
+    (attack,) = (r for r in runs if r.data.params.get("condition") == "tifgsm-0.1-sigma")
+    told, record = attack.data.params, read_results(run).arms[-1].records["c0"]
+    wanted = {
+        "condition.attack.steps": "10",
+        "condition.attack.loss": "cross entropy",
+        "condition.attack.size": "none",
+        "condition.threat.legal": "clean",
+        "condition.threat.support": "nonzero",
+        "condition.threat.budget.amounts": "0.1",
+        "budget": "0.1 sigma",
+        "regions": "WT TC ET",
+        "seed": "0",
+        "precision": "float32",
+        "weights": record.inputs["weights"],
+        "network": record.inputs["network"],
+    }
+    assert {name: told.get(name) for name in wanted} == wanted
+    assert not {"voxels", "label"} & set(told)  # they differ from case to case
+    parent = parent_of(runs)
+    assert parent.data.params["victims.unet.training.steps"] == "250"
+    assert parent.data.params["torch"] == "2.15.0"
+    path = client.download_artifacts(parent.info.run_id, "study.yaml", str(run.parent.parent))
+    text = Path(path).read_text(encoding="utf-8")
+    assert yaml.safe_load(text)["victims"] == read_results(run).specification["victims"]
+    assert "jdoe" not in text
 
 
 def test_doing_it_twice_changes_nothing(run: Path) -> None:

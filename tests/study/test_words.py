@@ -161,19 +161,22 @@ def test_distances_that_rise_are_losses(tmp_path: Path, write_run: Callable[...,
 
 
 def test_budgets_of_modalities_are_told_whole(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    """Two budgets with one first amount are two budgets, each with its own controls; neither is smaller than 0.1 σ."""
     budgets = ("0.1/0.2/0.3/0.4 sigma", "0.1/5/5/5 sigma", "0.1 sigma", "0.05 sigma")
     results = read_results(write_run(tmp_path / "study", budgets=budgets))
-    said = answer(results, "unet")
-    assert " at 0.1/5/5/5\N{NO-BREAK SPACE}σ lowers " in said.sentences[0]
-    assert {row.condition for row in said.rows[1:]} == {
-        "noise-0.1_5_5_5-sigma",
-        f"permuted-{said.rows[0].condition}",
-    }
-    rows = [row for row in results.comparisons if row.condition not in ("fgsm-0.1_5_5_5-sigma", said.rows[0].condition)]
-    rows = [row for row in rows if "_" not in row.condition or row.condition == "fgsm-0.1_0.2_0.3_0.4-sigma"]
-    rows = [changed(r, estimate=-0.001) if r.condition == "fgsm-0.1_0.2_0.3_0.4-sigma" else r for r in rows]
-    scoped = answer(Results(**{**vars(results), "comparisons": tuple(rows)}), "unet").sentences[-1]
-    assert scoped.startswith("The smallest budget of one amount in σ that was shown to lower it: ")
+    for slug, spelled in (("0.1_0.2_0.3_0.4", "0.1/0.2/0.3/0.4"), ("0.1_5_5_5", "0.1/5/5/5")):
+        worst = f"ifgsm-{slug}-sigma"
+        rows = (changed(r, estimate=-0.9) if r.condition == worst else r for r in results.comparisons)
+        said = answer(Results(**{**vars(results), "comparisons": tuple(rows)}), "unet")
+        assert f" at {spelled}\N{NO-BREAK SPACE}σ lowers " in said.sentences[0]
+        assert [row.condition for row in said.rows] == [worst, f"noise-{slug}-sigma", f"permuted-{worst}"]
+    rows = (
+        changed(r, estimate=-0.9) if r.condition == "ifgsm-0.1-sigma" and r.family == "primary" else r
+        for r in results.comparisons
+    )
+    scoped = answer(Results(**{**vars(results), "comparisons": tuple(rows)}), "unet")
+    assert scoped.sentences[-1].startswith("The smallest budget of one amount in σ that was shown to lower it: ")
+    assert scoped.rows[-1].condition == "ifgsm-0.05-sigma"
 
 
 def test_an_incomplete_run_says_so(results: Results) -> None:
