@@ -7,11 +7,12 @@ and label numbers are those that the declared release documents; neither is read
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from medadv.data.case import Case, Cohort, Refusal
+from medadv.data.case import Case, Cohort, Refusal, twin_name
 from medadv.errors import CaseError, ConfigError, Reason
 from medadv.labels import BRATS_2018, BRATS_2023, BRATS_2024, LabelScheme
 
@@ -91,7 +92,8 @@ def brats_cohort(root: str | Path, release: str = "2021", *, labelled: bool = Tr
     """All BraTS cases under a folder, at any depth (``HGG/`` and ``LGG/`` too), in the order of their ids.
 
     Files and folders whose names start with ``.`` or ``_`` are passed over. A case that cannot be used becomes a
-    ``Refusal``, never an exception.
+    ``Refusal``, never an exception. Where several folders have one name, the first that is whole is the case; the
+    others are refused under their paths.
 
     Raises:
         ConfigError: the release is unknown, or there is no case folder at all.
@@ -100,16 +102,25 @@ def brats_cohort(root: str | Path, release: str = "2021", *, labelled: bool = Tr
     root = Path(root)
     cases: dict[str, Case] = {}
     refused: list[Refusal] = []
-    for folder in sorted(_case_folders(root), key=lambda folder: (folder.name, folder)):
+    folders = sorted(_case_folders(root), key=lambda folder: (folder.name, folder))
+    count = Counter(folder.name for folder in folders)
+
+    def refuse(folder: Path, reason: Reason, message: str) -> None:
+        taken = {*count, *(refusal.case for refusal in refused)}
+        alone = count[folder.name] == 1
+        name = folder.name if alone else twin_name(folder.relative_to(root).as_posix(), taken)
+        refused.append(Refusal(name, reason, message))
+
+    for folder in folders:
         if folder.name in cases:
             other = cases[folder.name].images["t1"].parent
             twin = f"{folder.name}: two folders have this case id; {other} is used, {folder} is not"
-            refused.append(Refusal(folder.name, Reason.EXTRA_MODALITY, twin))
+            refuse(folder, Reason.EXTRA_MODALITY, twin)
             continue
         try:
             cases[folder.name] = brats(folder, release, labelled=labelled)
         except CaseError as error:
-            refused.append(Refusal(folder.name, error.reason, str(error)))
+            refuse(folder, error.reason, str(error))
     if not cases and not refused:
         raise ConfigError(
             f"no BraTS case under {root}",

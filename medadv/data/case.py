@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,11 +42,19 @@ class Case:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A case that is not used, and why."""
+    """What is not used, and why. ``case`` is never the id of a case that is used: a twin's has a name of its own."""
 
     case: str
     reason: Reason
     message: str
+
+
+def twin_name(place: str, taken: Container[str]) -> str:
+    """A name for what bears the id of another: its place in the data set, made plain, and like none that is taken."""
+    name = re.sub(r"[^\w.+-]+", "-", place).strip("-.") or "twin"
+    while name in taken:
+        name += "+"
+    return name
 
 
 @dataclass(frozen=True)

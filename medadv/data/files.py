@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Shaped
+from jaxtyping import Float, Float64, Shaped
 from monai.transforms import Compose, ConcatItemsd, EnsureChannelFirstd, LoadImaged
 from nibabel.filebasedimages import ImageFileError
 from torch import Tensor
@@ -47,7 +47,16 @@ def read(case: Case) -> Volume:
 
     Raises:
         CaseError: the case cannot be used; its reason says why.
+        ConfigError: a path and not a case.
     """
+    if not isinstance(case, Case):
+        raise ConfigError(
+            "what is read is a case: its files, and what they mean",
+            got=repr(case),
+            expected="a Case",
+            cause="a path does not say which modality a file is, nor what its label numbers mean",
+            advice="brats(folder, release) for a BraTS case; brats_cohort(root).cases, msd_cohort(root).cases for all",
+        )
     headers = _headers(case)
     image = next(iter(headers.values()))
     paths = {name: header.path for name, header in headers.items()}
@@ -65,7 +74,7 @@ def read(case: Case) -> Volume:
 
 def write(
     volume: Volume,
-    x: Float32[Tensor, "c *s"],
+    x: Float[Tensor, "c *s"],
     folder: Path,
     *,
     stem: str,
@@ -80,10 +89,11 @@ def write(
 
     Args:
         volume: the clean case, whose grid the voxels are on.
-        x: the voxels, in stored units.
+        x: the voxels, in stored units; of any precision, if the container holds each of them exactly.
         folder: where to; made if it is missing.
         stem: what the files are called after ``ADVERSARIAL_``.
-        container: ``float32`` keeps every bit; ``as-stored`` takes the source's data type with slope 1, and refuses
+        container: ``float32`` keeps every bit of single precision, and refuses what double precision adds: rounding
+            could carry a voxel out of its budget; ``as-stored`` takes the source's data type with slope 1, and refuses
             values that it cannot hold.
         note: what else to say: budget, digest of the source.
 
@@ -91,21 +101,24 @@ def write(
         The case that reads the files back, with the id, label and scheme of ``volume.case``.
 
     Raises:
-        ConfigError: another shape, or a stem or modality that makes no file name.
+        ConfigError: another shape, an unknown container, or a stem or modality that makes no file name.
         CaseError: NOT_FINITE, or BUDGET_NOT_STORABLE in the container.
         RunError: the folder cannot be written, or the disk is full.
     """
+    if container not in get_args(Container):
+        raise ConfigError("there is no such container", got=container, expected=f"one of {get_args(Container)}")
     if x.shape != volume.x.shape:
         raise ConfigError("the voxels are not on the volume's grid", got=tuple(x.shape), expected=tuple(volume.x.shape))
     if not bool(torch.isfinite(x).all()):
         raise CaseError(Reason.NOT_FINITE, "the adversarial voxels are not all finite", advice="check the attack")
-    case, voxels = volume.case, x.detach().cpu().numpy()
+    exact = x.detach().cpu()
+    case, voxels = volume.case, (exact if exact.dtype == torch.float32 else exact.double()).numpy()
     together = len(set(case.images.values())) < len(case.images)
     parts = {None: np.moveaxis(voxels, 0, -1)} if together else dict(zip(case.modalities, voxels, strict=True))
     files = {name: folder / _file_name(stem, name) for name in parts}
     contents: dict[Path, bytes] = {}
     for name, part in parts.items():
-        stored = volume.stored[name or case.modalities[0]] if container == "as-stored" else part.dtype
+        stored = volume.stored[name or case.modalities[0]] if container == "as-stored" else np.dtype(np.float32)
         kept = _fitted(part, stored, name or "file")
         contents[files[name]] = packed(kept, volume.affine, f"{MARK} example, not a scan; made by medadv")
     digests = {path.name: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
@@ -200,7 +213,7 @@ def _load(paths: Mapping[str, Path], dtype: type[np.floating[Any]]) -> Float[Ten
     return torch.as_tensor(loaded.as_tensor()).contiguous()
 
 
-def _fitted(voxels: Float32[np.ndarray, "..."], dtype: np.dtype[Any], name: str) -> Shaped[np.ndarray, "..."]:
+def _fitted(voxels: Float[np.ndarray, "..."], dtype: np.dtype[Any], name: str) -> Shaped[np.ndarray, "..."]:
     """The voxels in another data type, if it holds every one of them exactly."""
     with np.errstate(invalid="ignore"):  # what does not fit is compared, and refused, below
         kept = voxels.astype(dtype)
@@ -210,7 +223,9 @@ def _fitted(voxels: Float32[np.ndarray, "..."], dtype: np.dtype[Any], name: str)
             f"{dtype} cannot hold the adversarial {name}",
             got=f"values from {voxels.min()} to {voxels.max()}, not all of them storable",
             expected="whole numbers in the type's range" if dtype.kind in "iu" else "values exact in this precision",
-            advice='write with container="float32"',
+            advice="attack in single precision: attack(victim, x.float(), truth)"
+            if dtype == np.float32
+            else 'write with container="float32"',
         )
     return kept
 

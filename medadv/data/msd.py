@@ -5,12 +5,13 @@ Source: Antonelli et al., The Medical Segmentation Decathlon, Nature Communicati
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
-from medadv.data.case import Case, Cohort, Refusal
+from medadv.data.case import Case, Cohort, Refusal, twin_name
 from medadv.errors import ConfigError, Reason
 from medadv.labels import BACKGROUND, MSD_TASK01, LabelScheme
 
@@ -39,7 +40,8 @@ def msd_cohort(root: str | Path) -> Cohort:
 
     Task01's three tumour labels become the scheme ``msd-task01``, its channels ``flair, t1, t1ce, t2``. Other tasks
     keep their names; where there is more than one tissue, the region ``foreground`` holds them all. Patients are
-    unknown. Pairs that leave the folder or do not exist become refusals.
+    unknown. Pairs that leave the folder or do not exist become refusals. Of pairs that are listed under one name, the
+    first that is whole is the case; the others are refused under their place in the list.
 
     Raises:
         ConfigError: ``dataset.json`` is missing, malformed, or declares labels or channels that cannot be meant.
@@ -50,13 +52,15 @@ def msd_cohort(root: str | Path) -> Cohort:
     modalities = _modalities(declared, scheme)
     cases: dict[str, Case] = {}
     refused: list[Refusal] = []
-    for pair in declared.training:
-        name = PurePosixPath(pair.image).name.removesuffix(".gz").removesuffix(".nii")
+    names = [PurePosixPath(pair.image).name.removesuffix(".gz").removesuffix(".nii") for pair in declared.training]
+    count = Counter(names)
+    for place, (name, pair) in enumerate(zip(names, declared.training, strict=True), start=1):
         problem = _problem(root, pair)
         if name in cases:
             problem = Reason.EXTRA_MODALITY, f"{name} is listed twice"
         if problem is not None:
-            refused.append(Refusal(name, *problem))
+            taken = {*count, *(refusal.case for refusal in refused)}
+            refused.append(Refusal(name if count[name] == 1 else twin_name(f"{name}-entry-{place}", taken), *problem))
             continue
         cases[name] = Case(name, None, dict.fromkeys(modalities, root / pair.image), root / pair.label, scheme)
     return Cohort(list(cases.values()), refused, modalities, scheme)

@@ -6,9 +6,8 @@ CSF is dark on T1 and FLAIR and bright on T2, an enhancing rim is bright on T1ce
 
 from __future__ import annotations
 
-import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,17 +35,18 @@ CONTRAST: dict[str, dict[str, float]] = {
 
 
 def phantom(
-    root: str | Path, cases: int = 12, shape: Sequence[int] = (48, 48, 48), seed: int = 0, *, spacing: float = 1.0
+    root: str | Path, cases: int = 12, shape: int | Sequence[int] = (48, 48, 48), seed: int = 0, *, spacing: float = 1.0
 ) -> Cohort:
     """Write phantom cases as a BraTS 2021 folder and import them.
 
     A case depends on ``seed``, its own number, ``shape`` and ``spacing`` alone, never on how many others there are.
-    Each case's folder appears whole or not at all; a folder that is there already is written anew, with the same bytes.
+    Each case's folder appears whole or not at all. A folder that holds these very bytes already is left alone, since
+    somebody may be reading it; one that is damaged, or of another seed or shape, is written anew.
 
     Args:
         root: the data set's folder; made if it is missing.
         cases: how many.
-        shape: voxels along x, y, z, 24 or more each.
+        shape: voxels along x, y, z, 24 or more each; one number for a cube.
         seed: of everything.
         spacing: the size of a voxel in mm; the brain fills the grid whatever it is.
 
@@ -68,21 +68,22 @@ def phantom(
     return Cohort([brats(root / name) for name in names], [], MODALITIES, BRATS_2018)
 
 
-def _checked(cases: int, shape: Sequence[int], seed: int, spacing: float) -> tuple[int, int, int]:
+def _checked(cases: int, shape: int | Sequence[int], seed: int, spacing: float) -> tuple[int, int, int]:
     if cases < 1 or seed < 0 or not 0.05 <= spacing <= 20:
         raise ConfigError(
             "such a phantom cannot be made",
             got={"cases": cases, "seed": seed, "spacing": spacing},
             expected="cases of 1 or more, a seed of 0 or more, a spacing of .05 to 20 mm",
         )
-    if len(shape) != 3 or min(shape) < SMALLEST:
+    axes = (shape,) * 3 if isinstance(shape, int) else tuple(shape) if isinstance(shape, Sequence) else ()
+    if len(axes) != 3 or not all(isinstance(axis, int) and axis >= SMALLEST for axis in axes):
         raise ConfigError(
             "such a phantom cannot be made",
-            got=tuple(shape),
+            got=shape,
             expected=f"three axes of {SMALLEST} voxels or more",
             cause="a brain on a smaller grid has no cortex left to see",
         )
-    return shape[0], shape[1], shape[2]
+    return axes[0], axes[1], axes[2]
 
 
 def render(anatomy: Anatomy, modality: str, rng: Generator) -> Int16[np.ndarray, "x y z"]:
@@ -110,11 +111,26 @@ def _write_case(root: Path, name: str, shape: tuple[int, int, int], rng: Generat
     affine[1, 3] = (shape[1] - 1) * spacing
     files = {modality: render(anatomy, modality, rng)[::-1, ::-1] for modality in MODALITIES}
     files["seg"] = anatomy.labels[::-1, ::-1]
+    contents = {f"{name}_{kind}.nii.gz": packed(voxels, affine) for kind, voxels in files.items()}
+    target = root / name
+    if _holds(target, contents):
+        return
     with tempfile.TemporaryDirectory(dir=root, prefix=".writing-") as unfinished:
         whole = Path(unfinished) / name
         whole.mkdir()
-        for kind, voxels in files.items():
-            (whole / f"{name}_{kind}.nii.gz").write_bytes(packed(voxels, affine))
-        if (root / name).exists():
-            shutil.rmtree(root / name)
-        whole.rename(root / name)
+        for file, content in contents.items():
+            (whole / file).write_bytes(content)
+        if target.is_dir() and not _holds(target, contents):
+            target.rename(Path(unfinished) / "replaced")
+        try:
+            whole.rename(target)
+        except OSError:
+            if not _holds(target, contents):  # else another process has just written the same
+                raise
+
+
+def _holds(folder: Path, contents: Mapping[str, bytes]) -> bool:
+    """Whether a folder holds these files, byte for byte, and no others."""
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} != set(contents):
+        return False
+    return all((folder / name).is_file() and (folder / name).read_bytes() == c for name, c in contents.items())

@@ -148,6 +148,29 @@ def test_one_id_in_two_folders_is_one_case_and_a_refusal(tmp_path: Path) -> None
     cohort = brats_cohort(tmp_path)
     assert [case.case for case in cohort.cases] == ["BraTS2021_00000", "BraTS2021_00002"]
     assert [refusal.reason for refusal in cohort.refused] == [Reason.EXTRA_MODALITY] * 2
+    assert [refusal.case for refusal in cohort.refused] == ["LGG-BraTS2021_00000", "LGG-BraTS2021_00002"]
+    assert all(refusal.case.split("-")[1] in refusal.message for refusal in cohort.refused)
+
+
+def test_no_id_is_both_used_and_refused(tmp_path: Path) -> None:
+    """A broken folder before a whole one of the same name; a third; and a case that is called like a twin's path."""
+    for place in ("a b", "c", "d"):
+        lay_out(tmp_path / place, "2021")
+    (tmp_path / "a b" / "BraTS2021_00000" / "BraTS2021_00000_t2.nii.gz").unlink()
+    like = tmp_path / "d-BraTS2021_00000"
+    (tmp_path / "d" / "BraTS2021_00002").rename(like)
+    for file in like.iterdir():
+        file.rename(like / file.name.replace("BraTS2021_00002", like.name))
+    cohort = brats_cohort(tmp_path)
+    used = [case.case for case in cohort.cases]
+    assert used == ["BraTS2021_00000", "BraTS2021_00002", "d-BraTS2021_00000"]
+    assert cohort.cases[0].images["t1"].parent.parent.name == "c"
+    refused = {refusal.case: refusal.reason for refusal in cohort.refused}
+    assert refused == {
+        "a-b-BraTS2021_00000": Reason.MISSING_MODALITY,
+        "d-BraTS2021_00000+": Reason.EXTRA_MODALITY,
+        "c-BraTS2021_00002": Reason.EXTRA_MODALITY,
+    }
 
 
 def test_nothing_to_import_is_advice(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from runtime_types import unchecked
 from scipy.spatial.transform import Rotation
 
 from medadv.data.brats import brats
@@ -248,6 +249,35 @@ def test_a_stem_cannot_leave_the_folder(case: Case, tmp_path: Path, stem: str) -
     volume = read(case)
     with pytest.raises(ConfigError, match="no file name"):
         write(volume, volume.x, tmp_path / "out", stem=stem)
+
+
+def test_double_precision_is_written_where_single_holds_it_and_never_rounded(case: Case, tmp_path: Path) -> None:
+    """A rounding may carry a voxel out of its budget."""
+    volume = read(case)
+    delivered = write(volume, volume.x.double() + 0.5, tmp_path / "exact", stem="x")
+    assert nib.load(delivered.images["t1"]).get_data_dtype() == np.float32
+    assert torch.equal(read(delivered).x, volume.x + 0.5)
+    whole = write(volume, volume.x.double(), tmp_path / "whole", stem="x", container="as-stored")
+    assert torch.equal(read(whole).x, volume.x)
+    with pytest.raises(CaseError, match="float32 cannot hold") as refused:
+        write(volume, volume.x.double() + 0.1, tmp_path / "refused", stem="x")
+    assert refused.value.reason is Reason.BUDGET_NOT_STORABLE
+    assert "x.float()" in refused.value.details["try"]
+    assert not (tmp_path / "refused").exists()
+
+
+def test_a_misspelt_container_is_refused(case: Case, tmp_path: Path) -> None:
+    volume = read(case)
+    with unchecked(), pytest.raises(ConfigError, match="no such container"):
+        write(volume, volume.x, tmp_path / "out", stem="x", container="as_stored")
+
+
+@pytest.mark.parametrize("path", ["BraTS2021_00000", Path("scan.nii.gz"), None])
+def test_a_path_is_no_case(path: object) -> None:
+    with unchecked(), pytest.raises(ConfigError, match="what is read is a case") as refused:
+        read(path)
+    assert "brats(folder, release)" in refused.value.details["try"]
+    assert "msd_cohort(root)" in refused.value.details["try"]
 
 
 def test_voxels_that_are_not_the_volumes_are_refused(case: Case, tmp_path: Path) -> None:

@@ -104,7 +104,21 @@ def test_one_bad_pair_costs_one_case(tmp_path: Path, pair: dict[str, str], reaso
     assert [case.case for case in cohort.cases] == ["h_004"]
     (refusal,) = cohort.refused
     assert refusal.reason is reason
+    assert refusal.case != "h_004"
     assert ("leaves the data set's folder" in refusal.message) == ("outside" in pair["image"])
+
+
+def test_of_pairs_of_one_name_the_whole_one_is_the_case(tmp_path: Path) -> None:
+    lay_out(tmp_path, TASK04)
+    good = TASK04["training"][0]
+    pairs = [{**good, "label": "labelsTr/none.nii.gz"}, good, good, TASK04["training"][1]]
+    (tmp_path / "dataset.json").write_text(json.dumps({**TASK04, "training": pairs}))
+    cohort = msd_cohort(tmp_path)
+    assert [case.case for case in cohort.cases] == ["h_004", "h_001"]
+    assert [(refusal.case, refusal.reason) for refusal in cohort.refused] == [
+        ("h_004-entry-1", Reason.MISSING_LABEL),
+        ("h_004-entry-3", Reason.EXTRA_MODALITY),
+    ]
 
 
 MALFORMED: dict[str, str] = {

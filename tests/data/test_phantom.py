@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from runtime_types import unchecked
 from scipy import ndimage
 
 from medadv.data.brats import MODALITIES, brats_cohort
@@ -48,6 +50,55 @@ def test_a_damaged_case_is_written_anew(tmp_path: Path) -> None:
     phantom(tmp_path, 1, (24, 24, 24))
     assert bytes_of(tmp_path / "Phantom_00000") == whole
     assert [path.name for path in tmp_path.iterdir()] == ["Phantom_00000"]
+
+
+def test_a_case_that_is_there_is_left_to_its_readers(tmp_path: Path) -> None:
+    def places() -> dict[str, tuple[int, int]]:
+        return {str(p): (p.stat().st_ino, p.stat().st_mtime_ns) for p in tmp_path.glob("Phantom_*/**/*")}
+
+    phantom(tmp_path, 1, 24)
+    folder = (tmp_path / "Phantom_00000").stat()
+    before = places()
+    phantom(tmp_path, 2, (24, 24, 24))
+    assert {path: place for path, place in places().items() if "Phantom_00000" in path} == before
+    assert (tmp_path / "Phantom_00000").stat().st_mtime_ns == folder.st_mtime_ns
+    assert (tmp_path / "Phantom_00001").is_dir()
+
+
+def test_another_seed_or_shape_is_written_anew(tmp_path: Path) -> None:
+    phantom(tmp_path / "here", 1, 24, seed=1)
+    for shape, seed in ((24, 2), (26, 2)):
+        phantom(tmp_path / "here", 1, shape, seed)
+        phantom(tmp_path / f"{shape}", 1, shape, seed)
+        assert bytes_of(tmp_path / "here" / "Phantom_00000") == bytes_of(tmp_path / f"{shape}" / "Phantom_00000")
+
+
+def test_another_process_may_be_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folder is left where it is, and nothing of ours stays behind."""
+    phantom(tmp_path / "other", 1, 24)
+    write_bytes, here = Path.write_bytes, tmp_path / "here"
+
+    def meanwhile(path: Path, content: bytes) -> int:
+        if not (here / "Phantom_00000").exists():
+            shutil.copytree(tmp_path / "other" / "Phantom_00000", here / "Phantom_00000")
+        return write_bytes(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", meanwhile)
+    phantom(here, 1, 24)
+    assert bytes_of(here / "Phantom_00000") == bytes_of(tmp_path / "other" / "Phantom_00000")
+    assert [path.name for path in here.iterdir()] == ["Phantom_00000"]
+
+
+def test_a_file_in_the_place_of_a_case_is_not_thrown_away(tmp_path: Path) -> None:
+    (tmp_path / "Phantom_00000").write_text("somebody's")
+    with pytest.raises(RunError):
+        phantom(tmp_path, 1, 24)
+    assert (tmp_path / "Phantom_00000").read_text() == "somebody's"
+
+
+def test_one_number_is_a_cube(tmp_path: Path) -> None:
+    (case,) = phantom(tmp_path, 1, 25).cases
+    assert read(case).x.shape == (4, 25, 25, 25)
 
 
 @pytest.mark.parametrize("shape", [(24, 24, 24), (24, 40, 31), (70, 26, 33), (48, 56, 40)])
@@ -133,10 +184,20 @@ def test_no_brain_voxel_is_ever_zero(heads: list[Anatomy], monkeypatch: pytest.M
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"cases": 0}, {"shape": (48, 48)}, {"shape": (23, 48, 48)}, {"seed": -1}, {"spacing": 0.0}, {"spacing": np.nan}],
+    [
+        {"cases": 0},
+        {"shape": (48, 48)},
+        {"shape": (23, 48, 48)},
+        {"shape": 23},
+        {"shape": 48.0},
+        {"shape": (48.0, 48.0, 48.0)},
+        {"seed": -1},
+        {"spacing": 0.0},
+        {"spacing": np.nan},
+    ],
 )
 def test_a_phantom_that_cannot_be_meant_is_advice(tmp_path: Path, wrong: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="cannot be made"):
+    with unchecked(), pytest.raises(ConfigError, match="cannot be made"):
         phantom(tmp_path, **wrong)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
