@@ -31,7 +31,7 @@ def scan(edge: int) -> tuple[Tensor, Tensor]:
     axis = torch.linspace(-1, 1, edge)
     grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"))
     inside = grid.square().sum(0) < 0.8
-    x = (torch.randn(1, 4, edge, edge, edge, generator=generator) * 80 + 400) * inside
+    x = (torch.randn(1, 4, edge, edge, edge, generator=generator) * 80 + 400).clamp(min=20) * inside
     classes = torch.randint(0, CLASSES, (1, edge, edge, edge), generator=generator) * inside
     return x, classes
 

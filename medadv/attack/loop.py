@@ -193,10 +193,9 @@ class Attack:
                     front, judgement, gradient = front.take(stay), judgement.take(stay), gradient[stay]
                     if len(stay) == 0:
                         return best
-            x = front.x.detach()
-            state = self.step(State(x, gradient, judgement.value, k, self.steps, front.memory), front.threat)
-            x = front.threat.project(state.x).requires_grad_()
-            front, judgement = replace(front, x=x, memory=state.memory), None
+            state = State(front.x.detach(), gradient, judgement.value, k, self.steps, front.memory)
+            front, judgement = front.moved(self.step(state, front.threat)), None
+            del state, gradient  # whole volumes, not to be held during the next pass
         if self.keep == "last":
             return replace(best, x=front.x.detach())
         return best.or_better(front, journal.look(front).merit)
@@ -212,6 +211,10 @@ class _Front:
     threat: ThreatModel
     goal: Goal
     memory: dict[str, Tensor]
+
+    def moved(self, state: State) -> _Front:
+        """The same samples after a step, where they are allowed to be."""
+        return replace(self, x=self.threat.project(state.x).requires_grad_(), memory=state.memory)
 
     def take(self, stay: Int[Tensor, "kept"]) -> _Front:
         """Those that stay."""

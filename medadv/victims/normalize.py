@@ -80,7 +80,9 @@ class _Standardise(Function):
     def backward(ctx: Any, g: Image) -> tuple[Image, None]:
         z, mask, n, spread, varies = ctx.saved_tensors
         axes = tuple(range(2, g.ndim))
-        mean = (g * mask).sum(axes, keepdim=True) / n
-        slope = torch.where(varies, (g * z).sum(axes, keepdim=True) / n, 0)  # outside the mask z is 0
-        inside = torch.addcmul(g, z, slope, value=-1).sub_(mean).div_(spread)
+        buffer = g * mask
+        mean = buffer.sum(axes, keepdim=True) / n
+        along = torch.mul(g, z, out=buffer).sum(axes, keepdim=True) / n  # outside the mask z is 0
+        slope = torch.where(varies, along, 0)
+        inside = torch.addcmul(g, z, slope, value=-1, out=buffer).sub_(mean).div_(spread)
         return torch.where(mask, inside, g, out=inside), None
