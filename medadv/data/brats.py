@@ -149,12 +149,18 @@ def _case_folders(folder: Path) -> Iterator[Path]:
     """Folders that hold images, and folders that hold nothing where their neighbours are cases."""
     if not folder.is_dir():
         return
-    below = [path for path in folder.iterdir() if path.is_dir() and not _hidden(path)]
-    empty = not below and any(_images(sibling) for sibling in folder.parent.iterdir() if sibling.is_dir())
-    if empty or _images(folder):
+    if _images(folder):
         yield folder
+    below = _folders(folder)
+    among_cases = any(_images(path) for path in below)
     for path in below:
+        if among_cases and not _images(path) and not _folders(path):
+            yield path
         yield from _case_folders(path)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir() and not _hidden(path)]
 
 
 def _one(folder: Path, stem: str, found: set[Path]) -> Path | None:

@@ -142,6 +142,13 @@ def test_an_empty_folder_among_cases_is_a_case_without_files(tmp_path: Path) -> 
     assert (refusal.case, refusal.reason) == ("BraTS2021_00003", Reason.MISSING_MODALITY)
 
 
+def test_an_empty_root_is_no_case_whatever_lies_beside_it(tmp_path: Path) -> None:
+    lay_out(tmp_path, "2021")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="no BraTS case"):
+        brats_cohort(tmp_path / "empty")
+
+
 def test_one_id_in_two_folders_is_one_case_and_a_refusal(tmp_path: Path) -> None:
     lay_out(tmp_path / "HGG", "2021")
     lay_out(tmp_path / "LGG", "2021")
