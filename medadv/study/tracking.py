@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from medadv.errors import ConfigError, RunError
+from medadv.study.records import MANIFEST
 from medadv.study.records import digest as record_digest
 from medadv.study.report.provenance import environment, specification, without_folders
 from medadv.study.report.words import answer
@@ -37,7 +38,15 @@ VERSIONS = ("medadv", "python", "torch", "monai", "numpy", "scipy", "mlflow")
 BATCH = 1000
 PARAMETERS = 100
 PROJECTED = (
-    *("study.yaml", "environment.json", "declarations.jsonl", "quarantine.json", "comparisons.csv", "scores.csv"),
+    *(
+        MANIFEST,
+        "study.yaml",
+        "environment.json",
+        "declarations.jsonl",
+        "quarantine.json",
+        "comparisons.csv",
+        "scores.csv",
+    ),
     *("victims/*/training.csv", "records/*/*/*.json", "report/**/*"),
 )
 

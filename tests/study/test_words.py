@@ -161,7 +161,7 @@ def test_distances_that_rise_are_losses(tmp_path: Path, write_run: Callable[...,
 
 
 def test_budgets_of_modalities_are_told_whole(tmp_path: Path, write_run: Callable[..., Path]) -> None:
-    """Two budgets with one first amount are two budgets, each with its own controls; neither is smaller than 0.1 σ."""
+    """Two budgets with one first amount are two budgets, each with its own controls; neither has an order with 0.05 σ."""
     budgets = ("0.1/0.2/0.3/0.4 sigma", "0.1/5/5/5 sigma", "0.1 sigma", "0.05 sigma")
     results = read_results(write_run(tmp_path / "study", budgets=budgets))
     for slug, spelled in (("0.1_0.2_0.3_0.4", "0.1/0.2/0.3/0.4"), ("0.1_5_5_5", "0.1/5/5/5")):
@@ -169,7 +169,11 @@ def test_budgets_of_modalities_are_told_whole(tmp_path: Path, write_run: Callabl
         rows = (changed(r, estimate=-0.9) if r.condition == worst else r for r in results.comparisons)
         said = answer(Results(**{**vars(results), "comparisons": tuple(rows)}), "unet")
         assert f" at {spelled}\N{NO-BREAK SPACE}σ lowers " in said.sentences[0]
-        assert [row.condition for row in said.rows] == [worst, f"noise-{slug}-sigma", f"permuted-{worst}"]
+        assert [row.condition for row in said.rows] == [
+            *(worst, f"noise-{slug}-sigma", f"permuted-{worst}"),
+            "ifgsm-0.05-sigma",
+        ]
+        assert said.sentences[-1].startswith("The smallest budget of one amount in σ that was shown to lower it: ")
     rows = (
         changed(r, estimate=-0.9) if r.condition == "ifgsm-0.1-sigma" and r.family == "primary" else r
         for r in results.comparisons

@@ -45,5 +45,5 @@ def paired_lines(results: Results, victim: str, region: str, arms: list[Arm]) ->
         axes.set_xticks(places, ["clean" if arm is clean else budget(arm).replace("/", "/\n") for arm in columns])
         axes.set_yticks([tick for tick in axes.get_yticks() if -1e-9 <= tick <= highest + 1e-9])
         axes.set_title(arms[0].presented.title)
-        axes.legend(loc="lower left")
+        axes.legend(loc="lower left" if metric.worse < 0 else "upper left")
     return figure

@@ -156,10 +156,12 @@ def _unit(results: Results, row: Comparison) -> str | None:
 
 
 def _smallest(results: Results, told: Sequence[Comparison], worst: Comparison) -> tuple[str, Comparison] | None:
-    """The loss that was shown at the smallest budget, if that is smaller than the worst one's; and what it is the
-    smallest of, since only budgets of one amount in one unit have an order."""
-    unit, limit = _unit(results, worst), _amount(results, worst)
-    alike = [row for row in told if unit is not None and _unit(results, row) == unit]
+    """The loss that was shown at the smallest budget, unless that is the worst one's; and what it is the smallest of,
+    since only budgets of one amount in one unit have an order."""
+    units = (_unit(results, row) for row in (worst, *told))
+    unit = next(filter(None, units), None)
+    alike = [row for row in told if _unit(results, row) == unit]
+    limit = _amount(results, worst)
     shown = [row for row in alike if _amount(results, row) < limit and claims(row) and loss(row) > 0]
     if unit is None or not shown:
         return None
