@@ -38,16 +38,8 @@ VERSIONS = ("medadv", "python", "torch", "monai", "numpy", "scipy", "mlflow")
 BATCH = 1000
 PARAMETERS = 100
 PROJECTED = (
-    *(
-        MANIFEST,
-        "study.yaml",
-        "environment.json",
-        "declarations.jsonl",
-        "quarantine.json",
-        "comparisons.csv",
-        "scores.csv",
-    ),
-    *("victims/*/training.csv", "records/*/*/*.json", "report/**/*"),
+    *(MANIFEST, "study.yaml", "environment.json", "declarations.jsonl", "quarantine.json"),
+    *("comparisons.csv", "scores.csv", "victims/*/training.csv", "records/*/*/*.json", "report/**/*"),
 )
 
 

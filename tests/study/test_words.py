@@ -161,7 +161,7 @@ def test_distances_that_rise_are_losses(tmp_path: Path, write_run: Callable[...,
 
 
 def test_budgets_of_modalities_are_told_whole(tmp_path: Path, write_run: Callable[..., Path]) -> None:
-    """Two budgets with one first amount are two budgets, each with its own controls; neither has an order with 0.05 σ."""
+    """Two budgets with one first amount are two, each with its own controls; neither has an order with 0.05 σ."""
     budgets = ("0.1/0.2/0.3/0.4 sigma", "0.1/5/5/5 sigma", "0.1 sigma", "0.05 sigma")
     results = read_results(write_run(tmp_path / "study", budgets=budgets))
     for slug, spelled in (("0.1_0.2_0.3_0.4", "0.1/0.2/0.3/0.4"), ("0.1_5_5_5", "0.1/5/5/5")):
