@@ -78,7 +78,7 @@ def fidelity(results: Results, victim: str) -> Table:
         name=slug("fidelity", victim),
         caption="How like its clean self each modality still looks, mean over cases. SSIM 1 is identical; a PSNR of – "
         "means that nothing changed. Both are taken over the whole image. Its empty background never changes, so "
-        "neither is lower than it would be inside the head alone; the data range is that of the voxels that are not zero.",
+        "neither is lower than it would be inside the head alone; their data range is that of non-zero voxels.",
         columns=columns,
         rows=rows,
     )
