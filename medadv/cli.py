@@ -90,6 +90,7 @@ def report(run: RunFolder) -> None:
 
         outcome = finish(run)
         typer.echo(f"report: {outcome.folder / 'report' / 'index.html'}")
+        _tell_quarantined(outcome.quarantined)
 
 
 @app.command()
@@ -132,9 +133,13 @@ def _run(study: Path, overrides: list[str] | None, runs: Path, part: str | None,
                 tracked=tracked,
                 watch=watch,
             )
-        if outcome.quarantined:
-            typer.echo(f"{outcome.quarantined} cases were left out; quarantine.json says why", err=True)
-            raise typer.Exit(QUARANTINED)
+        _tell_quarantined(outcome.quarantined)
+
+
+def _tell_quarantined(cases: int) -> None:
+    if cases:
+        typer.echo(f"{cases} cases were left out; quarantine.json says why", err=True)
+        raise typer.Exit(QUARANTINED)
 
 
 @contextmanager

@@ -85,7 +85,11 @@ def gather(study: Study, folder: Path, names: Names, watch: Watch, alone: bool =
     ids = {c.case for c in cohort.cases} | {r.case for r in refused} | {c.patient for c in cohort.cases if c.patient}
     names.keep(ids, folder / "ids.local.json")
     train, validate, test = ([names.renamed(case) for case in part] for part in parts)
-    hidden = [Refusal(names[r.case], r.reason, names.disguised(r.message, ids)) for r in refused]
+    hidden = [
+        # The second of two that share an id has none of its own: under that id the first is used.
+        Refusal(names[r.case] + "-again" * (r.case in digests), r.reason, names.disguised(r.message, ids))
+        for r in refused
+    ]
     known = {names[case]: digest for case, digest in digests.items()}
     return Parts(train, validate, test, hidden, cohort.modalities, cohort.scheme, known, names, ids)
 
@@ -122,7 +126,8 @@ def _remembered(
     study: Study, cases: Sequence[Case], refused: Set[str], names: Names, path: Path
 ) -> tuple[list[Case], list[Case], list[Case]]:
     """The split as it was first made; cases that are new since then are tested, or not used."""
-    asked = study.split.model_dump(mode="json", by_alias=True) | {"seed": study.seed}
+    split = study.split.model_dump(mode="json", by_alias=True)
+    asked = {k: [names[i] for i in v] if isinstance(v, list) else v for k, v in split.items()} | {"seed": study.seed}
     try:
         memory = json.loads(path.read_text(encoding="utf-8"))
         roles: dict[str, str] = memory["roles"] if memory["asked"] == asked else {}

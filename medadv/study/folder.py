@@ -62,7 +62,7 @@ class RunFolder:
         declared = family.model_dump(mode="json")
         if lines and json.loads(lines[-1])["primary"] == declared:
             return
-        scored = any((self.path / "records").glob("*/*/*.json"))
+        scored = any(not path.name.startswith(UNFINISHED) for path in (self.path / "records").glob("*/*/*.json"))
         entry = {
             "primary": declared,
             "declared": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,4 +1,4 @@
-"""Which delivered files stay when their cell is done: of each attack those of the worst cases, all, or none."""
+"""Which delivered files stay when their case is done: of each attack those of the worst cases, all, or none."""
 
 from __future__ import annotations
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from medadv.atomic import write_text
@@ -18,7 +19,7 @@ from medadv.study.lineup import Given, answerable, line_up, try_out
 from medadv.study.load import load_study
 from medadv.study.names import Names
 from medadv.study.progress import Silent, Watch
-from medadv.study.records import present_records
+from medadv.study.records import Record, present_records
 from medadv.study.report import build
 from medadv.study.spec import Study
 from medadv.study.stats import PrimaryFamily, compare
@@ -205,19 +206,27 @@ class _Stage:
         failed = 0
         for case in self.cases:
             try:
-                for contestant in self.contestants:
-                    self._attack(self.bench(contestant, case), tried, gallery, watch)
+                benches = [self.bench(contestant, case) for contestant in self.contestants]
+                shown = [record for bench in benches for record in self._attack(bench, tried, gallery, watch)]
             except CaseError as error:
                 failed += 1
+                for contestant, condition in product(self.contestants, self.conditions):
+                    self.folder.drop(contestant.name, condition.name, [case.case])
                 self.folder.quarantine(Refusal(case.case, error.reason, self.parts.disguised(str(error))))
                 watch.say(f"quarantined {self.parts.disguised(error.problem)}")
+                continue
+            for record in shown:
+                gallery.hang(record)
+                self.folder.drop(record.victim, record.condition, gallery.unwanted(record))
         return len(self.cases) - failed
 
-    def _attack(self, bench: Bench, tried: set[str], gallery: Gallery, watch: Watch) -> None:
+    def _attack(self, bench: Bench, tried: set[str], gallery: Gallery, watch: Watch) -> Iterator[Record]:
+        """The records of all cells of one case with one victim, of which those that are missing are computed."""
         cells = self.cells(bench)
         for count, (name, cell) in enumerate(cells.items(), 1):
             record = cell.finished()
-            if record is None or (gallery.wants(record) and not self.folder.holds(record)):
+            held = record is not None and self.folder.holds(record)
+            if record is None or (gallery.wants(record) and not held):
                 if bench.contestant.name not in tried:
                     try_out(bench.contestant, bench.volume.x[None])
                     tried.add(bench.contestant.name)
@@ -225,7 +234,8 @@ class _Stage:
                     if not cells[need].fetch():  # its files were not kept: the same again
                         cells[need].compute(pictured=False)
                 record = cell.compute(gallery.pictures(cell.condition.presented))
-            gallery.hang(record)
-            self.folder.drop(bench.contestant.name, name, gallery.unwanted(record))
+            elif not held:  # what lies there is of another form of the study, or unfinished
+                self.folder.drop(bench.contestant.name, name, [bench.case.case])
             bench.keep({need for later in self.conditions[count:] for need in later.needs})
             watch.step(f"{bench.case.case} {name}")
+            yield record

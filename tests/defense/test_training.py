@@ -145,7 +145,15 @@ def test_a_training_that_was_stopped_reaches_the_same_bits(tmp_path: Path, step:
     assert same(weights(resumed), weights(undisturbed))
     assert again == curve
     assert seen == list(range(step // 4 * 4, 12))
-    assert [path.name for path in (tmp_path / "stopped").iterdir()] == [CURVE]
+    assert sorted(path.name for path in (tmp_path / "stopped").iterdir()) == [CHECKPOINT, CURVE]
+
+
+def test_a_training_that_is_done_is_not_done_again(tmp_path: Path) -> None:
+    """Its checkpoint stays until the weights are put away."""
+    network, curve = train(tmp_path)
+    again, told = train(tmp_path, source=stopped_at(0))
+    assert same(weights(again), weights(network))
+    assert told == curve
 
 
 def test_stopped_after_every_checkpoint(tmp_path: Path) -> None:

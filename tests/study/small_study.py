@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from medadv.atomic import UNFINISHED, write_text
 from medadv.data.phantom import phantom
 from medadv.study.load import as_study
+from medadv.study.records import Record, read_record
 from medadv.study.run import Outcome, Part, run
 from medadv.study.spec import Study
 
@@ -89,6 +90,11 @@ def tables(folder: Path) -> dict[str, bytes]:
 def records(folder: Path) -> dict[str, bytes]:
     """All records by their path."""
     return contents(folder / "records")
+
+
+def every_record(folder: Path) -> list[Record]:
+    """All records that lie in a folder, whole."""
+    return [read_record(folder / "records" / path) for path in records(folder)]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -18,12 +18,11 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from study.processes import Moment, run_until
-from study.small_study import contents, go, tables, trained
+from study.small_study import contents, every_record, go, tables, trained
 
 from medadv.atomic import UNFINISHED
 from medadv.data.phantom import phantom
 from medadv.errors import RunError
-from medadv.study.records import read_records
 from medadv.study.spec import Study
 
 DATED = ("declarations.jsonl", "environment.json", "timings/", "report/")
@@ -175,7 +174,7 @@ def check_whole(folder: Path, undisturbed: dict[str, bytes]) -> None:
             assert path.startswith("volumes/"), path
     for path in folder.glob("timings/*/*/*.json"):
         assert json.loads(path.read_text())["seconds"] >= 0
-    list(read_records(folder))
+    every_record(folder)
 
 
 def attempts(study: Study, runs: Path) -> Iterator[RunError]:
@@ -204,7 +203,7 @@ def test_a_disk_that_refuses_any_write_costs_that_write_alone(
     assert lasting(folder) == reference
     assert tables(folder) == tables(tmp_path / "undisturbed" / study.study)
     acts = Counter(act for act, _ in disk.failed)
-    cells = len(list(read_records(folder)))
+    cells = len(every_record(folder))
     assert cells == 5
     files = {path for path in contents(folder) if not path.startswith("volumes/")}
     assert acts["name"] >= len(files)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from study.small_study import TRAINED, Glow, contents, go, records, small, tables, trained
+from study.small_study import TRAINED, Glow, contents, every_record, go, records, small, tables, trained
 from torch import Tensor, nn
 
 from medadv.data.brats import MODALITIES
+from medadv.data.phantom import phantom
 from medadv.errors import ConfigError, GradientError, RunError, VictimError
 from medadv.labels import BRATS_2018, LabelScheme
 from medadv.study.cells import Cell
@@ -87,13 +89,13 @@ def test_an_attack_that_changes_supersedes_its_own_cells_alone(
 ) -> None:
     before = tables(runs / "small")
     changed = {"fgsm": {"preset": "fgsm"}, "ifgsm": {"preset": "ifgsm", "steps": 3}}
-    folder = go(small(three, attacks=changed, volumes={"keep": "all"}), runs).folder
+    folder = go(small(three, attacks=changed), runs).folder
     assert {condition for condition, _ in computed} == {
         f"{kind}ifgsm-{budget}-sigma" for kind in ("", "permuted-") for budget in (0.1, 0.3)
     }
     assert tables(folder)["scores.csv"] != before["scores.csv"]
     computed.clear()
-    go(small(three, volumes={"keep": "all"}), runs)
+    go(small(three), runs)
     assert computed == []
     assert tables(folder) == before
 
@@ -113,11 +115,14 @@ def test_what_is_made_of_an_attack_is_made_of_this_form_of_it(
     assert tables(folder) == tables(finished)
 
 
-def test_files_of_another_form_of_an_attack_are_no_result(three: Path, runs: Path, no_report: None) -> None:
+@pytest.mark.parametrize("keep", ["all", "worst"])
+def test_files_of_another_form_of_an_attack_are_no_result(
+    three: Path, runs: Path, no_report: None, keep: str
+) -> None:
     """What lies beside a record are its own files, or none."""
     changed = {"fgsm": {"preset": "fgsm"}, "ifgsm": {"preset": "ifgsm", "steps": 3}}
-    go(small(three, attacks=changed, volumes={"keep": "all"}), runs)
-    folder = go(small(three, volumes={"keep": "all"}), runs).folder
+    go(small(three, attacks=changed, volumes={"keep": keep}), runs)
+    folder = go(small(three, volumes={"keep": keep}), runs).folder
     with (folder / "scores.csv").open(newline="") as stream:
         cells = {(row["condition"], row["case"]) for row in csv.DictReader(stream)}
     stored = {
@@ -145,18 +150,14 @@ def test_files_that_were_not_kept_are_made_again_for_what_needs_them(
 
 def test_the_worst_cases_keep_their_files(three: Path, tmp_path: Path, no_report: None) -> None:
     folder = go(small(three, volumes={"keep": "worst", "count": 2}), tmp_path).folder
-    with (folder / "scores.csv").open(newline="") as stream:
-        dice = {
-            (row["condition"], row["case"]): float(row["value"])
-            for row in csv.DictReader(stream)
-            if (row["role"], row["region"], row["metric"]) == ("attack", "WT", "dice")
-        }
-    for attack in {condition for condition, _ in dice}:
-        order = sorted((value, case) for (condition, case), value in dice.items() if condition == attack)
+    dice = {(r.condition, r.case): r.scores[0].value for r in every_record(folder)}
+    attacks = {r.condition for r in every_record(folder) if r.presented.role == "attack"}
+    for attack in attacks:
+        losses = {case: dice["clean", case] - value for (condition, case), value in dice.items() if condition == attack}
         kept = {path.parent.name for path in (folder / "volumes" / "glow" / attack).glob("*/ADVERSARIAL.json")}
-        assert kept == {case for _, case in order[:2]}
+        assert kept == set(sorted(losses, key=losses.__getitem__)[-2:])
         assert all((folder / "volumes" / "glow" / attack / case / "slices.npz").is_file() for case in kept)
-    assert {path.parts[-3] for path in folder.rglob("ADVERSARIAL.json")} == {condition for condition, _ in dice}
+    assert {path.parts[-3] for path in folder.rglob("ADVERSARIAL.json")} == attacks
 
 
 def test_weights_that_change_are_another_victim(
@@ -188,15 +189,21 @@ def test_more_parts_than_cases_leave_some_with_nothing(three: Path, tmp_path: Pa
 
 
 def test_a_part_does_not_train(tmp_path: Path, no_report: None) -> None:
-    with pytest.raises(RunError, match=r"(?s)'unet' is not trained yet.*medadv train"):
+    with pytest.raises(RunError, match=r"(?s)not made yet.*medadv train"):
         go(trained(), tmp_path, "1/1")
+    shutil.rmtree(tmp_path / "trained")
+    phantom(tmp_path / "data", 3, (24, 24, 24))
+    data = {"importer": "brats", "root": str(tmp_path / "data"), "release": "2021"}
+    with pytest.raises(RunError, match=r"(?s)'unet' is not trained yet.*medadv train"):
+        go(trained(data=data), tmp_path, "1/1")
+    shutil.rmtree(tmp_path / "trained")
     train(trained(), runs=tmp_path)
     assert go(trained(), tmp_path, "1/1").scored == 1
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/", "/2", "a/b", "1/2/3", "-1/2", "1.0/2", "²/3"])
 def test_a_part_that_is_none_is_told(text: str) -> None:
-    with pytest.raises(ConfigError, match="a part is i/n"):
+    with pytest.raises(ConfigError, match=r"a part is i/n|there is no such part"):
         Part.parse(text)
 
 
@@ -214,6 +221,7 @@ def test_the_family_is_declared_once_before_any_score(three: Path, finished: Pat
     assert declared["primary"] == {
         "metric": "dice",
         "region": "WT",
+        "victims": ["glow"],
         "conditions": ["fgsm-0.1-sigma", "fgsm-0.3-sigma", "ifgsm-0.1-sigma", "ifgsm-0.3-sigma"],
         "against": "clean",
     }
@@ -309,7 +317,7 @@ OTHER_TISSUES = LabelScheme("other", {"background": 0, "a": 1, "b": 2, "c": 4})
 
 UNFIT: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "other modalities": (lambda: segmenter(modalities=("t1", "t2")), ConfigError, "another order of them"),
-    "another order": (lambda: segmenter(modalities=MODALITIES[::-1]), ConfigError, "T1 from T2"),
+    "another order": (lambda: segmenter(modalities=MODALITIES[::-1]), ConfigError, "another order of them"),
     "other tissues": (lambda: segmenter(head=Softmax(OTHER_TISSUES)), ConfigError, "knows other tissues"),
     "other channels": (lambda: nn.Conv3d(4, 2, 1), VictimError, "another number of channels"),
     "other inputs": (lambda: nn.Conv3d(3, 4, 1), VictimError, "cannot answer crops, windows or volumes"),
@@ -374,8 +382,8 @@ def test_weights_that_medadv_wrote_are_attacked_where_they_lie(three: Path, tmp_
 
 
 SIZES: dict[str, tuple[dict[str, object], str]] = {
-    "crops that cannot be halved": ({"training": {"roi": [15, 15, 15]}}, "multiples of all strides"),
-    "windows that cannot be halved": ({"inference": {"name": "window", "roi": [15, 15, 15]}}, "a multiple of 16"),
+    "crops that cannot be halved": ({"training": {"roi": [15, 15, 15]}}, "halve and double again"),
+    "windows that cannot be halved": ({"inference": {"name": "window", "roi": [15, 15, 15]}}, "halve and double again"),
     "crops of two axes": ({"training": {"roi": [16, 16]}}, "another number of axes|cannot answer crops"),
     "windows of two axes": ({"inference": {"name": "window", "roi": [16, 16]}}, "another number of axes"),
 }
@@ -398,7 +406,7 @@ def test_overrides_of_a_study_in_memory_are_told(three: Path, tmp_path: Path) ->
 
 
 def test_a_folder_without_scores_has_nothing_to_report(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"(?s)nothing to report.*medadv run"):
+    with pytest.raises(RunError, match=r"(?s)list of cells .* cannot be read.*medadv run"):
         finish(tmp_path / "nowhere")
 
 
