@@ -129,7 +129,7 @@ class RunFolder:
         note = self.volume(record.victim, record.condition, record.case) / f"{MARK}.json"
         try:
             return bool(json.loads(note.read_text(encoding="utf-8"))["files"] == record.delivered)
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return False
 
     def drop(self, victim: str, condition: str, cases: Iterable[str]) -> None:

@@ -1,0 +1,128 @@
+"""A run's folder: declarations, cells, quarantine, files; whatever else lies in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from study.small_study import every_record, small
+
+from medadv.atomic import UNFINISHED
+from medadv.data.case import Refusal
+from medadv.errors import Reason, RunError
+from medadv.study.folder import RunFolder
+from medadv.study.names import Names
+from medadv.study.records import Record, record_path
+from medadv.study.stats import PrimaryFamily
+
+FAMILY = PrimaryFamily(region="WT", conditions=("a",))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder.open(small(tmp_path / "data"), tmp_path / "runs", Names(None))
+
+
+@pytest.fixture(scope="module")
+def record(finished: Path) -> Record:
+    return next(each for each in every_record(finished) if each.condition == "fgsm-0.1-sigma")
+
+
+def named(record: Record, case: str, key: str = "") -> Record:
+    return record.model_copy(update={"case": case, "key": key or record.key})
+
+
+def leave_unfinished(folder: Path) -> None:
+    """As a process does that is killed while it writes JSON."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{UNFINISHED}abc.json").write_text('{"case": "Pha')
+
+
+def test_the_specification_is_resolved(folder: RunFolder, tmp_path: Path) -> None:
+    stored = yaml.safe_load((folder.path / "study.yaml").read_text())
+    assert stored["split"] == {"train": 0, "validate": 0, "test": "rest"}
+    assert stored["volumes"] == {"keep": "worst", "count": 1}
+    assert json.loads((folder.path / "environment.json").read_text())["torch"]
+
+
+def test_nothing_of_a_private_study_is_told(tmp_path: Path) -> None:
+    split = {"train": ["Mary"], "validate": ["John"]}
+    victims = {"glow": {"weights": "/clinic/mary/weights"}}
+    study = small(tmp_path / "clinic", ids="pseudonyms", split=split, victims=victims)
+    text = (RunFolder.open(study, tmp_path, Names(b"k" * 32)).path / "study.yaml").read_text()
+    assert not [word for word in ("Mary", "John", "clinic") if word in text]
+    RunFolder.open(study, tmp_path, Names(b"k" * 32))
+
+
+def test_a_cell_is_found_under_its_own_key(folder: RunFolder, record: Record) -> None:
+    place = (record.victim, record.condition, record.case)
+    assert folder.find(*place, record.key) is None
+    folder.finish(record, 1.25)
+    assert folder.find(*place, record.key) == record
+    assert folder.find(*place, "f" * 64) is None
+    timing = folder.path / "timings" / "glow" / record.condition / f"{record.case}.{record.key[:16]}.json"
+    assert json.loads(timing.read_text()) == {"seconds": 1.25}
+
+
+def test_cases_whose_names_begin_alike_are_different(folder: RunFolder, record: Record) -> None:
+    """sub-1 and sub-1.2, of which one file name is the beginning of the other's."""
+    cells = [named(record, "sub-1"), named(record, "sub-1.2"), named(record, "sub-1.2.3")]
+    for each in cells:
+        folder.finish(each, 0.0)
+    for each in cells:
+        assert folder.find(each.victim, each.condition, each.case, each.key) == each
+
+
+def test_what_a_killed_process_left_is_nobodys(folder: RunFolder, record: Record) -> None:
+    leave_unfinished(folder.path / "quarantine")
+    leave_unfinished(record_path(folder.path, record.victim, record.condition, record.case, record.key).parent)
+    assert folder.quarantined() == []
+    folder.declare(FAMILY)
+    assert json.loads((folder.path / "declarations.jsonl").read_text())["after_scores"] is False
+
+
+def test_only_a_changed_family_is_declared_again(folder: RunFolder, record: Record) -> None:
+    folder.declare(FAMILY)
+    folder.declare(FAMILY)
+    folder.finish(record, 0.0)
+    folder.declare(FAMILY)
+    changed = FAMILY.model_copy(update={"region": "ET"})
+    folder.declare(changed)
+    lines = [json.loads(line) for line in (folder.path / "declarations.jsonl").read_text().splitlines()]
+    assert [(line["primary"]["region"], line["after_scores"]) for line in lines] == [("WT", False), ("ET", True)]
+    assert folder.declared() == changed
+
+
+@pytest.mark.parametrize("content", [None, "", "\n", "{", "{}", '{"primary": 3}'])
+def test_declarations_that_cannot_be_read_are_told(folder: RunFolder, content: str | None) -> None:
+    if content is not None:
+        (folder.path / "declarations.jsonl").write_text(content)
+    with pytest.raises(RunError, match="declaration of comparisons cannot be read"):
+        folder.declared()
+
+
+def test_quarantine_takes_in_and_lets_go(folder: RunFolder) -> None:
+    for case in ("a", "b", "c"):
+        folder.quarantine(Refusal(case, Reason.UNREADABLE, "torn"))
+    folder.release(["a", "unknown"])
+    expected = [{"case": case, "reason": "unreadable", "message": "torn"} for case in ("b", "c")]
+    assert folder.quarantined() == expected
+    assert json.loads((folder.path / "quarantine.json").read_text()) == expected
+    folder.release()
+    assert folder.quarantined() == []
+
+
+def test_files_are_held_only_by_the_record_that_delivered_them(folder: RunFolder, record: Record) -> None:
+    place = folder.volume(record.victim, record.condition, record.case)
+    assert not folder.holds(record)
+    place.mkdir(parents=True)
+    for content in ("", "[]", '{"files": {}}', "3"):
+        (place / "ADVERSARIAL.json").write_text(content)
+        assert not folder.holds(record)
+    (place / "ADVERSARIAL.json").write_text(json.dumps({"files": record.delivered}))
+    assert folder.holds(record)
+    assert not folder.holds(record.model_copy(update={"delivered": {"other": "0" * 64}}))
+    folder.drop(record.victim, record.condition, [record.case, "never there"])
+    assert not place.exists()
