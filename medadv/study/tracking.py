@@ -169,8 +169,10 @@ class _Projection:
         run = self.client.create_run(experiment, tags=tags, run_name=plain(results.name)).info.run_id
         versions = {name: told for name, told in environment(results) if name in VERSIONS}
         parameters = {"cases": len(results.cases), "refused": len(results.quarantine), **versions}
-        victims = dict(_flat(without_folders(results.specification["victims"]), "victims"))
-        self._log(run, _parameters(parameters | victims), list(_training(results)))
+        # Of a network that came with its weights, the settings of a training would be of one that never was.
+        victims = {name: v for name, v in results.specification["victims"].items() if name in results.training}
+        settings = dict(_flat(without_folders(victims), "victims"))
+        self._log(run, _parameters(parameters | settings), list(_training(results)))
         self.client.log_text(run, specification(results), "study.yaml")
         if results.comparisons:
             rows = [row.model_dump(mode="json") | {"missing": " ".join(row.missing)} for row in results.comparisons]
