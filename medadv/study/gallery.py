@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from medadv.study.metrics import METRICS
 from medadv.study.records import Presented, Record
-from medadv.study.spec import Volumes
+from medadv.study.spec import Primary, Volumes
 
 
 class Gallery:
     """What stays, decided as the records of a run come by.
 
-    The worst cases are those that lost most Dice of one region against clean. The worst of all are among the worst so
+    The worst cases are those that lost most of the primary score against clean. The worst of all are among the worst so
     far, so none of them is missed.
     """
 
-    def __init__(self, volumes: Volumes, region: str) -> None:
+    def __init__(self, volumes: Volumes, primary: Primary) -> None:
         self._volumes = volumes
-        self._region = region
+        self._primary = primary
         self._clean: dict[tuple[str, str], float] = {}
         self._loss: defaultdict[tuple[str, str], dict[str, float]] = defaultdict(dict)
 
@@ -31,11 +32,12 @@ class Gallery:
 
     def hang(self, record: Record) -> None:
         """Take a record in; clean comes before what is held against it."""
-        (dice,) = (s.value for s in record.scores if (s.region, s.metric) == (self._region, "dice"))
+        subject = self._primary.region, self._primary.metric
+        (value,) = (score.value for score in record.scores if (score.region, score.metric) == subject)
         if record.presented.role == "clean":
-            self._clean[record.victim, record.case] = dice
+            self._clean[record.victim, record.case] = value
         if record.presented.role == "attack":
-            loss = self._clean[record.victim, record.case] - dice
+            loss = METRICS[self._primary.metric].loss(self._clean[record.victim, record.case], value)
             self._loss[record.victim, record.condition][record.case] = loss
 
     def unwanted(self, record: Record) -> list[str]:

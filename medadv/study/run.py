@@ -202,7 +202,7 @@ class _Stage:
         """All cells of all cases; how many cases went through. One that cannot be attacked goes into quarantine."""
         watch.task("attack", len(self.cases) * len(self.contestants) * len(self.conditions))
         tried: set[str] = set()
-        gallery = Gallery(self.study.volumes, self.study.primary.region)
+        gallery = Gallery(self.study.volumes, self.study.primary)
         failed = 0
         for case in self.cases:
             try:
