@@ -85,11 +85,7 @@ def gather(study: Study, folder: Path, names: Names, watch: Watch, alone: bool =
     ids = {c.case for c in cohort.cases} | {r.case for r in refused} | {c.patient for c in cohort.cases if c.patient}
     names.keep(ids, folder / "ids.local.json")
     train, validate, test = ([names.renamed(case) for case in part] for part in parts)
-    hidden = [
-        # The second of two that share an id has none of its own: under that id the first is used.
-        Refusal(names[r.case] + "-again" * (r.case in digests), r.reason, names.disguised(r.message, ids))
-        for r in refused
-    ]
+    hidden = [Refusal(names[r.case], r.reason, names.disguised(r.message, ids)) for r in refused]
     known = {names[case]: digest for case, digest in digests.items()}
     return Parts(train, validate, test, hidden, cohort.modalities, cohort.scheme, known, names, ids)
 
