@@ -112,11 +112,11 @@ class Linf:
         lower, upper = torch.empty_like(x0), torch.empty_like(x0)
         for i in range(x0.shape[0]):
             for j in range(x0.shape[1]):  # a channel at a time: float64 copies of a whole volume would cost memory
-                clean, where = x0[i, j].double(), support[i, j]
-                low, high = self._range(x0[i, j], where)
+                clean, where = x0[i, j], support[i, j]
+                low, high = self._range(clean, where)
                 reach = radius[i, j] * where
-                lower[i, j] = _lowest(clean, reach, low, x0.dtype)
-                upper[i, j] = -_lowest(-clean, reach, -high, x0.dtype)
+                lower[i, j] = _lowest(clean, reach, low)
+                upper[i, j] = -_lowest(-clean, reach, -high)
         zeros = bool(((lower <= 0) & (upper >= 0) & ((x0 != 0) | x0.signbit())).any())
         return Box(x0, lower, upper, radius, support, zeros)
 
@@ -202,11 +202,14 @@ class Box:
         return Box(clean, lower, upper, radius, support, self.zeros)
 
 
-def _lowest(
-    clean: Float[Tensor, "*s"], reach: Float[Tensor, "*s"], low: float, dtype: torch.dtype
-) -> Float[Tensor, "*s"]:
-    """The smallest number of the precision inside ball and range, from float64 values, which round themselves."""
-    bound = (clean - reach).clamp(min=low).minimum(clean)
-    lowest = bound.to(dtype)
-    outside = (lowest.double() < bound) | (clean - lowest.double() > reach)
-    return torch.where(outside, lowest.nextafter(lowest.new_tensor(torch.inf)), lowest)
+def _lowest(clean: Float[Tensor, "*s"], reach: Float[Tensor, "*s"], low: float) -> Float[Tensor, "*s"]:
+    """The smallest allowed numbers of the input's precision: measured in float64, which rounds, too."""
+    exact = clean.double()
+    lowest = (exact - reach).to(clean.dtype)
+    lowest = torch.where(exact - lowest.double() > reach, _above(lowest), lowest)
+    edge = clean.new_tensor(low)
+    return lowest.clamp(min=edge if edge.item() >= low else _above(edge)).minimum(clean)
+
+
+def _above(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+    return x.nextafter(x.new_tensor(torch.inf))
