@@ -107,7 +107,9 @@ def test_the_legal_range_is_exact(recipe: Recipe) -> None:
         inside = clean[scene.support[i, j]]
         if inside.numel() == 0:
             continue
-        low, high = (inside.min(), inside.max()) if scene.legal == "clean" else map(torch.tensor, scene.legal)
+        low, high = (
+            (inside.min(), inside.max()) if scene.legal == "clean" else torch.tensor(scene.legal, dtype=torch.float64)
+        )
         assert (now >= clean.minimum(low))[scene.support[i, j]].all()
         assert (now <= clean.maximum(high))[scene.support[i, j]].all()
 
