@@ -174,7 +174,7 @@ PRIMARY: list[tuple[dict[str, object], set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("primary", "names"), PRIMARY, ids=str)
+@pytest.mark.parametrize(("primary", "names"), PRIMARY, ids=[str(primary) for primary, _ in PRIMARY])
 def test_the_family_is_what_was_declared(primary: dict[str, object], names: set[str]) -> None:
     study = small(Path("data"), primary={"region": "WT", **primary})
     found = primary_conditions(study)
