@@ -1,0 +1,5 @@
+"""``python -m medadv``: the command line."""
+
+from medadv.cli import main
+
+main()
