@@ -7,6 +7,7 @@ made again, and what has changed replaces what was there: a projection can alway
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
 import re
@@ -93,9 +94,9 @@ def _client(store: str) -> MlflowClient:
         os.environ.setdefault(name, "true")
     # An absent server is told at once rather than after minutes of new attempts.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     from mlflow import MlflowClient
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # its first lines are about tables of its own
     return MlflowClient(tracking_uri=store)
 
 
