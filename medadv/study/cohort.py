@@ -126,17 +126,20 @@ def _remembered(
     asked = {k: [names[i] for i in v] if isinstance(v, list) else v for k, v in split.items()} | {"seed": study.seed}
     try:
         memory = json.loads(path.read_text(encoding="utf-8"))
-        roles: dict[str, str] = memory["roles"] if memory["asked"] == asked else {}
+        same = memory["asked"] == asked
+        roles: dict[str, str] = memory["roles"] if same else {}
+        learnt: set[str] = set(memory["learnt"]) if same else set()
     except (OSError, ValueError, KeyError, TypeError):
-        roles = {}
+        roles, learnt = {}, set()
     if not roles:
         for role, part in zip(ROLES, _split(cases, study.split, study.seed, refused), strict=True):
             roles |= {names[case.case]: role for case in part}
-    learnt = {c.patient for c in cases if c.patient and roles.get(names[c.case]) in ("train", "validate")}
-    for case in cases:
-        new = "test" if study.split.test == "rest" and case.patient not in learnt else "unused"
-        roles.setdefault(names[case.case], new)
-    write_text(path, json.dumps({"asked": asked, "roles": roles}, indent=1))
+    patients = {names[c.case]: names[c.patient] for c in cases if c.patient}
+    learnt |= {patient for name, patient in patients.items() if roles.get(name) in ("train", "validate")}
+    for name in (names[case.case] for case in cases):
+        new = "test" if study.split.test == "rest" and patients.get(name) not in learnt else "unused"
+        roles.setdefault(name, new)
+    write_text(path, json.dumps({"asked": asked, "roles": roles, "learnt": sorted(learnt)}, indent=1))
     place = {name: i for i, name in enumerate(roles)}
     ordered = sorted(cases, key=lambda case: place[names[case.case]])
     train, validate, test = ([c for c in ordered if roles[names[c.case]] == role] for role in ROLES)

@@ -215,3 +215,27 @@ def test_what_was_trained_can_be_loaded_alone(learnt: Path) -> None:
     victim = load_victim(learnt / "victims" / "unet")
     assert victim.modalities == MODALITIES
     assert not victim.network.training
+
+
+def test_a_new_scan_of_a_patient_who_was_learnt_from_is_not_tested(
+    five: Path, tmp_path: Path, no_report: None
+) -> None:
+    """Even when the scan that was learnt from is gone."""
+    root = tmp_path / "data"
+
+    def scan(source: str, patient: int, time: int) -> Path:
+        name = f"BraTS-GLI-{patient:05d}-{time:03d}"
+        (root / name).mkdir(parents=True)
+        for ours, theirs in {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f", "seg": "seg"}.items():
+            shutil.copy(five / source / f"{source}_{ours}.nii.gz", root / name / f"{name}-{theirs}.nii.gz")
+        return root / name
+
+    folders = [scan(f"Phantom_{i:05d}", i, 0) for i in range(4)]
+    asked = study(root, data={"importer": "brats", "root": str(root), "release": "2024"})
+    first = go(asked, tmp_path)  # type: ignore[arg-type]
+    (learnt_from,) = roles(first.folder)["train"]
+    shutil.rmtree(next(folder for folder in folders if folder.name == learnt_from))
+    later = scan("Phantom_00004", int(learnt_from.split("-")[2]), 1)
+    second = go(asked, tmp_path)  # type: ignore[arg-type]
+    assert later.name in roles(second.folder)["unused"]
+    assert second.scored == first.scored == 2
