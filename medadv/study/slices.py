@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -76,7 +77,7 @@ class Slices:
 
 
 def save_slices(folder: Path, views: Views, volume: Volume, scheme: LabelScheme) -> None:
-    """Cut a plane across each axis where there is most to see, and write them as ``slices.npz``.
+    """Cut a plane across each axis, through what is worth seeing, and write them as ``slices.npz``.
 
     Args:
         folder: where to.
@@ -143,6 +144,15 @@ def read_slices(path: Path) -> Slices:
 
 
 def _position(views: Views) -> tuple[int, ...]:
-    """The planes with most of what is labelled in the truth or wrong in the adversarial answer."""
-    shown = (views.truth != 0) | (views.fooled != views.truth)
-    return tuple(int(shown.sum(tuple(a for a in range(3) if a != axis)).argmax()) for axis in range(3))
+    """Planes through the truth, of those the ones with most that is wrong; without a truth, with most that is wrong.
+
+    Where most of what is wrong lies far from the lesion, a plane through it alone would show no lesion.
+    """
+    wrong, truth = views.fooled != views.truth, views.truth != 0
+    planes = []
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        held = truth.sum(others)
+        through = 2 * held >= held.max()
+        planes.append(int(torch.where(through, wrong.sum(others) + held, -1).argmax()))
+    return tuple(planes)
