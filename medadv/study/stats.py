@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -229,21 +229,8 @@ def _answer(question: _Question, cells: Cells, patients: Mapping[str, str | None
         against=question.against,
         family=question.family,
         unit=pairs.unit,
-        n=result.n,
-        zeros=result.zeros,
-        ties=result.ties,
-        method=result.method,
-        zero_method=result.zero_method,
-        sided=result.sided,
-        w_plus=result.w_plus,
-        w_minus=result.w_minus,
-        p=result.p,
+        **{name: value for name, value in asdict(result).items() if name in Comparison.model_fields},
         p_adjusted=None,
-        estimate=result.estimate,
-        low=result.low,
-        high=result.high,
-        confidence=result.confidence,
-        rank_biserial=result.rank_biserial,
         mean_condition=condition,
         mean_against=against,
         missing=pairs.missing,

@@ -257,7 +257,10 @@ def test_a_name_of_another_study_is_refused(
 def test_data_that_moved_are_the_same_data(three: Path, runs: Path, tmp_path: Path, no_report: None) -> None:
     moved = tmp_path / "moved"
     moved.symlink_to(three)
-    go(small(moved, volumes={"keep": "all"}), runs)
+    before = records(runs / "small")
+    outcome = go(small(moved, volumes={"keep": "all"}), runs)
+    assert (outcome.scored, outcome.quarantined) == (3, 0)
+    assert records(outcome.folder) == before
 
 
 def test_a_first_attempt_that_failed_may_be_mended(three: Path, tmp_path: Path, no_report: None) -> None:
