@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from medadv.errors import Reason
@@ -26,6 +26,10 @@ class Case:
             last axis is then the channels, in this order.
         label: the expert's label map, or None.
         scheme: what its numbers mean.
+        mask: a file that says where the head is (not 0), for images that are not skull-stripped; or None.
+        grid: the modality whose grid the others are resampled onto when they are read; None where all must lie on one.
+        stratum: a group that tables are also told by (``HGG``, a site), or None.
+        fold: which fold of a cross-validation tests this case, or None.
     """
 
     case: str
@@ -33,6 +37,10 @@ class Case:
     images: Mapping[str, Path]
     label: Path | None
     scheme: LabelScheme
+    mask: Path | None = None
+    grid: str | None = None
+    stratum: str | None = None
+    fold: int | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -78,6 +86,7 @@ class Volume:
         truth: the expert's label map ``(*s)`` in stored label numbers, or None.
         affine: voxel → millimetres, ``(4, 4)`` float64, NIfTI convention (RAS+).
         stored: modality → the data type of the file the voxels came from.
+        mask: where the head is, ``(*s)``, of a case that says so in a file; else None.
     """
 
     case: Case
@@ -85,6 +94,7 @@ class Volume:
     truth: Int[Tensor, "*s"] | None
     affine: np.ndarray
     stored: Mapping[str, np.dtype] = field(default_factory=dict)
+    mask: Bool[Tensor, "*s"] | None = None
 
     @property
     def spacing(self) -> tuple[float, ...]:
