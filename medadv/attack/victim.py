@@ -25,6 +25,9 @@ class Passes:
     def __add__(self, other: Passes) -> Passes:
         return Passes(self.forward + other.forward, self.backward + other.backward)
 
+    def __mul__(self, times: int) -> Passes:
+        return Passes(self.forward * times, self.backward * times)
+
 
 @runtime_checkable
 class Victim(Protocol):

@@ -30,6 +30,7 @@ from medadv.study.spec import Study, VictimSpec
 from medadv.victims.checkpoint import CARD, load_victim, save_victim, training_cases
 from medadv.victims.head import make_head
 from medadv.victims.networks import build_network
+from medadv.victims.preprocess import Way
 from medadv.victims.segmentation import Segmenter
 
 MEMORY = 4 * 2**30
@@ -213,7 +214,8 @@ class _Examples(Sequence[Example]):
         def prepared(index: int) -> Example:
             volume = read_labelled(cases[index])
             assert volume.truth is not None
-            return Example(victim.normalise(volume.x[None])[0], volume.truth)
+            way = Way.prepared(victim.steps, volume.x[None], volume.affine)
+            return Example(way(volume.x[None])[0], way.labels(volume.truth[None])[0])
 
         first = prepared(0)
         size = first.z.nbytes + first.truth.nbytes

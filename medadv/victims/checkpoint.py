@@ -19,7 +19,7 @@ from medadv.errors import ConfigError, VictimError
 from medadv.labels import LabelScheme
 from medadv.victims.head import make_head
 from medadv.victims.networks import Architecture, build_network
-from medadv.victims.normalize import Unchanged, ZScore
+from medadv.victims.normalize import Normalisation
 from medadv.victims.segmentation import Segmenter, weights_digest
 from medadv.victims.window import SlidingWindow, WholeVolume
 
@@ -48,10 +48,10 @@ class HeadCard(_Card):
 class VictimCard(_Card):
     """All that ``victim.json`` holds: how the weights beside it are deployed."""
 
-    format: Literal["medadv victim 1"] = "medadv victim 1"
+    format: Literal["medadv victim 2"] = "medadv victim 2"
     architecture: Architecture
     modalities: tuple[str, ...]
-    normalise: Annotated[ZScore | Unchanged, Field(discriminator="name")]
+    preprocess: tuple[Annotated[Normalisation, Field(discriminator="name")], ...]
     inference: Annotated[WholeVolume | SlidingWindow, Field(discriminator="name")]
     head: HeadCard
     scheme: SchemeCard
@@ -120,7 +120,7 @@ def load_victim(path: str | Path, device: str | torch.device = "cpu") -> Segment
             cause="a file was replaced or damaged",
             advice="copy the folder anew, or train again",
         )
-    return Segmenter(network.to(device).eval(), head, card.modalities, card.normalise, card.inference)
+    return Segmenter(network.to(device).eval(), head, card.modalities, card.preprocess, card.inference)
 
 
 def _read_card(path: Path) -> VictimCard:

@@ -15,7 +15,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from medadv.errors import ConfigError, VictimError
-from medadv.labels import LabelScheme
+from medadv.labels import BACKGROUND, LabelScheme
+
+SURE = 30.0
+"""A logit beyond doubt: the odds are e**30."""
 
 
 @runtime_checkable
@@ -40,6 +43,11 @@ class Head(Protocol):
     @property
     def grouped(self) -> bool:
         """Whether the first axis of the targets separates independent heads."""
+        ...
+
+    @property
+    def nothing(self) -> tuple[float, ...]:
+        """The answer, channel by channel, that says background and nothing else."""
         ...
 
     def logits(self, answer: Float[Tensor, "b k *s"]) -> Float[Tensor, "b classes *targets"]:
@@ -79,6 +87,11 @@ class Softmax:
     def channels(self) -> tuple[str, ...]:
         """The tissues, background first if its number is lowest."""
         return self.scheme.tissues
+
+    @property
+    def nothing(self) -> tuple[float, ...]:
+        """0 for background, far below for every tissue."""
+        return tuple(0.0 if tissue == BACKGROUND else -SURE for tissue in self.channels)
 
     def logits(self, answer: Float[Tensor, "b k *s"]) -> Float[Tensor, "b k *s"]:
         """The answer itself."""
@@ -123,6 +136,11 @@ class Sigmoid:
     def channels(self) -> tuple[str, ...]:
         """The regions."""
         return self.regions
+
+    @property
+    def nothing(self) -> tuple[float, ...]:
+        """Far below even odds in every region."""
+        return (-SURE,) * len(self.regions)
 
     def logits(self, answer: Float[Tensor, "b r *s"]) -> Float[Tensor, "b 2 r *s"]:
         """(0, z) for each region: outside, inside."""

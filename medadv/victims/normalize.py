@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-Image = Float[Tensor, "b c *s"]
+from medadv.victims.preprocess import Image, Intensity
 
 
 @dataclass(frozen=True)
-class ZScore:
+class ZScore(Intensity):
     """Each sample and modality to mean 0 and standard deviation 1.
 
     In value it is MONAI's ``NormalizeIntensity(nonzero=nonzero, channel_wise=True)``: population standard deviation,
@@ -41,7 +41,7 @@ class ZScore:
 
 
 @dataclass(frozen=True)
-class Unchanged:
+class Unchanged(Intensity):
     """No normalisation: the network wants stored units."""
 
     name: Literal["none"] = "none"

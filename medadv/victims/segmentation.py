@@ -9,9 +9,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -21,22 +21,41 @@ from medadv.attack.rng import Rng
 from medadv.attack.victim import Passes, held_still
 from medadv.errors import ConfigError, VictimError
 from medadv.labels import LabelScheme
+from medadv.victims.combine import passes
 from medadv.victims.head import Head, Voxels
-from medadv.victims.normalize import Normalisation, ZScore
+from medadv.victims.normalize import ZScore
+from medadv.victims.preprocess import Affine, Step, Way
 from medadv.victims.window import Inference, WholeVolume
+
+
+@runtime_checkable
+class Deployed(Protocol):
+    """A format's own predictor, untouched: what is scored, where it is not the differentiable way itself."""
+
+    def __call__(self, x: Float[Tensor, "1 c *s"], affine: Affine | None) -> Int[Tensor, "1 *s"]:
+        """Stored voxels of the victim's modalities → label map in the numbers of the victim's scheme."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What could change its answers, as JSON."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
 class Segmenter:
-    """Network, normalisation, windows, head: the whole way from a stored voxel to a label map.
+    """Network, preprocessing, windows, head: the whole way from a stored voxel to a label map.
 
     Attributes:
         network: any module that maps ``(b, modalities, *s)`` to ``(b, channels of the head, *s)``, without activation
             at its end.
         head: what its channels mean.
         modalities: what its input channels are, in order; a list becomes a tuple.
-        normalise: stored units → what the network was trained on.
+        preprocess: stored voxels → what the network was trained on: one step, or several in order.
         inference: whole volumes or sliding windows.
+        deployed: the predictor whose answers are scored; None: the same way that is differentiated.
+        given: the modalities of the images that come in, from which the victim picks its own; None: just its own.
+        affine: where the voxels of these images lie, ``(4, 4)``; None where no step has to know.
+        way: the preprocessing frozen on a clean image; None: anew for every image.
 
     Raises:
         ConfigError: modalities that are no list of names, or a head that is none.
@@ -45,8 +64,12 @@ class Segmenter:
     network: nn.Module
     head: Head
     modalities: tuple[str, ...]
-    normalise: Normalisation = ZScore()  # noqa: RUF009  (a frozen value)
+    preprocess: Step | tuple[Step, ...] = ZScore()  # noqa: RUF009  (a frozen value)
     inference: Inference = WholeVolume()  # noqa: RUF009
+    deployed: Deployed | None = None
+    given: tuple[str, ...] | None = None
+    affine: Affine | None = None
+    way: Way | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.modalities, str) or not isinstance(self.modalities, Sequence):
@@ -57,6 +80,9 @@ class Segmenter:
                 advice=f"write ({self.modalities!r},)" if isinstance(self.modalities, str) else None,
             )
         object.__setattr__(self, "modalities", tuple(self.modalities))
+        if not isinstance(self.preprocess, tuple):
+            steps = tuple(self.preprocess) if isinstance(self.preprocess, list) else (self.preprocess,)
+            object.__setattr__(self, "preprocess", steps)
         if not isinstance(self.head, Head):
             raise ConfigError(
                 "the head of a victim says what its channels mean",
@@ -68,12 +94,39 @@ class Segmenter:
     @property
     def answer_cost(self) -> Passes:
         """What one call without gradient costs."""
-        return self.inference.answer_cost
+        return self.inference.answer_cost * passes(self.network)
 
     @property
     def gradient_cost(self) -> Passes:
         """What one call and its gradient cost together."""
-        return self.inference.gradient_cost
+        # A network made of several holds one of them at a time, and so answers once more for the gradient.
+        again = Passes(forward=int(passes(self.network) > 1))
+        return (self.inference.gradient_cost + again) * passes(self.network)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps of the preprocessing, in order."""
+        assert isinstance(self.preprocess, tuple)  # by __post_init__
+        return self.preprocess
+
+    def at(self, affine: Affine | None) -> Segmenter:
+        """The victim of images whose voxels lie there."""
+        return replace(self, affine=affine, way=None)
+
+    def reading(self, modalities: Sequence[str]) -> Segmenter:
+        """The victim of images that hold these modalities, of which it takes its own.
+
+        Raises:
+            ConfigError: one of its own is missing.
+        """
+        if missing := [name for name in self.modalities if name not in modalities]:
+            raise ConfigError(
+                "the victim was made for modalities that the data do not have",
+                got=list(modalities),
+                expected=list(self.modalities),
+                advice=f"tell what its channels {missing} are called in the data: victims.<name>.modalities",
+            )
+        return replace(self, given=tuple(modalities))
 
     def check_fit(self, modalities: Sequence[str], scheme: LabelScheme) -> None:
         """Refuse data that the victim was not made for: a network cannot tell T1 from T2.
@@ -81,12 +134,12 @@ class Segmenter:
         Raises:
             ConfigError: other modalities or another order of them, other tissues, or a region of other tissues.
         """
-        if tuple(modalities) != self.modalities:
+        if tuple(modalities) != (self.given or self.modalities):
             raise ConfigError(
                 "the victim was made for other modalities, or for another order of them",
                 got=list(modalities),
-                expected=list(self.modalities),
-                advice="give the images in the order that the network was trained with",
+                expected=list(self.given or self.modalities),
+                advice="give the images in the order that the network was trained with, or victim.reading(modalities)",
             )
         own = self.head.scheme
         if set(own.numbers) != set(scheme.numbers):
@@ -105,8 +158,8 @@ class Segmenter:
             )
 
     def prepare(self, x0: Float[Tensor, "b c *s"], rng: Rng) -> Segmenter:  # noqa: ARG002
-        """Nothing to freeze: the threat keeps zeros zero, and so the mask of the normalisation."""
-        return self
+        """Freeze what the preprocessing chooses by the clean image: where a crop lies."""
+        return replace(self, way=Way.prepared(self.steps, self._own(x0), self.affine))
 
     def take(self, index: Int[Tensor, "kept"]) -> Segmenter:  # noqa: ARG002
         """The same for every part of a batch."""
@@ -121,21 +174,16 @@ class Segmenter:
         return Voxels.of(self.head, truth)
 
     def __call__(self, x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b classes *targets"]:
-        """Stored voxels → logits.
+        """Stored voxels → logits on the stored grid.
 
         Raises:
             VictimError: other channels than the network's modalities, or than its head's; a network of another
                 precision, on another device, or that does not answer on its input's grid.
         """
-        if x.shape[1] != len(self.modalities):
-            raise VictimError(
-                "the image has another number of modalities than the victim",
-                got=x.shape[1],
-                expected=f"{len(self.modalities)}: {', '.join(self.modalities)}",
-                advice="the batch axis comes first: use volume.x[None]",
-            )
+        x = self._own(x)
+        way = self.way or Way.prepared(self.steps, x, self.affine)
         with _explained(self.network, x):
-            answer = self.inference(self.network, self.normalise(x))
+            answer = self.inference(self.network, way(x))
         if answer.shape[1] != len(self.head.channels):
             raise VictimError(
                 "the network answers with another number of channels than its head has",
@@ -143,12 +191,38 @@ class Segmenter:
                 expected=f"{len(self.head.channels)}: {', '.join(self.head.channels)}",
                 advice="choose the head (softmax over tissues, sigmoid over regions) that the network was trained with",
             )
-        return self.head.logits(answer)
+        return self.head.logits(way.back(answer, answer.new_tensor(self.head.nothing)))
+
+    def decided(self, x: Float[Tensor, "b c *s"]) -> Int[Tensor, "b *s"]:
+        """Stored voxels → the label map of the differentiable way, everything fresh, in stored label numbers."""
+        with held_still(self.modules()), torch.no_grad():
+            return self.head.decide(replace(self, way=None)(x))
 
     def predict(self, x: Float[Tensor, "b c *s"]) -> Int[Tensor, "b *s"]:
         """Stored voxels → the deployed label map, in stored label numbers."""
+        if self.deployed is None:
+            return self.decided(x)
+        own = self._own(x)
         with held_still(self.modules()), torch.no_grad():
-            return self.head.decide(self(x))
+            return torch.cat([self.deployed(one[None], self.affine) for one in own])
+
+    def agreement(self, x: Float[Tensor, "b c *s"]) -> float:
+        """The share of voxels on which the differentiable way and the deployed predictor decide alike."""
+        if self.deployed is None:
+            return 1.0
+        return (self.decided(x) == self.predict(x)).double().mean().item()
+
+    def _own(self, x: Float[Tensor, "b given *s"]) -> Float[Tensor, "b c *s"]:
+        """The victim's own modalities, in its order."""
+        given = self.given or self.modalities
+        if x.shape[1] != len(given):
+            raise VictimError(
+                "the image has another number of modalities than the victim",
+                got=x.shape[1],
+                expected=f"{len(given)}: {', '.join(given)}",
+                advice="the batch axis comes first: use volume.x[None]",
+            )
+        return x if given == self.modalities else x[:, [given.index(name) for name in self.modalities]]
 
     def modules(self) -> Iterable[nn.Module]:
         """The network."""
@@ -159,7 +233,9 @@ class Segmenter:
         scheme = self.head.scheme
         return {
             "modalities": list(self.modalities),
-            "normalise": asdict(self.normalise),
+            **({"given": list(self.given)} if self.given not in (None, self.modalities) else {}),
+            "preprocess": [json.loads(json.dumps(asdict(step))) for step in self.steps],  # type: ignore[call-overload]
+            **({"deployed": self.deployed.describe()} if self.deployed else {}),
             "inference": json.loads(json.dumps(asdict(self.inference))),
             "head": {"name": self.head.name, "channels": list(self.head.channels)},
             "scheme": {

@@ -8,7 +8,7 @@ memory, no approximation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import index
 from typing import Any, Literal
@@ -75,9 +75,10 @@ class SlidingWindow:
     memory.
 
     Attributes:
-        roi: the window, voxels along each axis; a list becomes a tuple.
+        roi: the window, voxels along each axis, 0 for the whole of an axis; a list becomes a tuple.
         overlap: the share of a window that the next one covers again, in [0, 1).
         blend: the weight of a voxel inside its window: ``gaussian`` or ``constant``.
+        sigma: the width of the Gaussian, as a share of the window.
         batch: windows at a time.
 
     Raises:
@@ -88,6 +89,7 @@ class SlidingWindow:
     overlap: float = 0.5
     blend: Literal["gaussian", "constant"] = "gaussian"
     batch: int = 1
+    sigma: float = 0.125
     name: Literal["window"] = "window"
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (a study may not misspell a key)
 
@@ -105,12 +107,13 @@ class SlidingWindow:
                 expected="as many numbers as the volume has axes",
                 advice="write for example SlidingWindow((64, 64, 64))",
             ) from None
-        sizes = min(self.batch, *self.roi, 1) == 1
+        sizes = self.batch >= 1 and min(self.roi, default=0) >= 0 and self.sigma > 0
         if not (sizes and 0 <= self.overlap < 1 and self.blend in ("gaussian", "constant")):
             raise ConfigError(
                 "these windows cannot be laid",
                 got=self,
-                expected="sizes and batch of at least 1, an overlap of at least 0 and below 1, gaussian or constant",
+                expected="sizes of at least 1 (0: the whole axis), a batch of at least 1, an overlap of at least 0 and "
+                "below 1, gaussian or constant, and a positive sigma",
             )
 
     def __call__(self, network: Network, z: Float[Tensor, "b c *s"]) -> Float[Tensor, "b k *s"]:
@@ -122,10 +125,11 @@ class SlidingWindow:
         shape = z.shape[2:]
         if len(shape) != len(self.roi):
             raise VictimError("the windows have another number of axes than the volume", got=self.roi, expected=shape)
-        missing = [max(roi - size, 0) for roi, size in zip(self.roi, shape, strict=True)]
+        way = replace(self, roi=tuple(roi or size for roi, size in zip(self.roi, shape, strict=True)))
+        missing = [max(roi - size, 0) for roi, size in zip(way.roi, shape, strict=True)]
         padding = [(m // 2, m - m // 2) for m in missing]
         z = _padded(z, padding)
-        plan = _plan(self, tuple(z.shape[2:]), z.device, z.dtype)
+        plan = _plan(way, tuple(z.shape[2:]), z.device, z.dtype)
         if torch.is_grad_enabled() and z.requires_grad:
             stitched = _Stitched.apply(z, network, plan)
         else:
@@ -149,7 +153,7 @@ def _plan(way: SlidingWindow, shape: tuple[int, ...], device: torch.device, dtyp
         roi if roi == size else max(int(roi * (1 - way.overlap)), 1) for roi, size in zip(way.roi, shape, strict=True)
     ]
     windows: list[Window] = [(..., *place) for place in dense_patch_slices(shape, way.roi, interval)]
-    weight = compute_importance_map(way.roi, mode=way.blend, device=device, dtype=dtype)
+    weight = compute_importance_map(way.roi, mode=way.blend, sigma_scale=way.sigma, device=device, dtype=dtype)
     total = torch.zeros(shape, device=device, dtype=dtype)
     for window in windows:
         total[window] += weight

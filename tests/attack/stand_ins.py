@@ -78,7 +78,7 @@ def curved(channels: int = 2, scheme: LabelScheme = ORGANS, dimensions: int = 2)
     torch.manual_seed(3)
     network = Curved(channels, len(scheme.tissues), dimensions).double().eval()
     modalities = tuple(f"m{i}" for i in range(channels))
-    return Segmenter(network, Softmax(scheme), modalities, normalise=Unchanged())
+    return Segmenter(network, Softmax(scheme), modalities, preprocess=Unchanged())
 
 
 def organs(shape: tuple[int, ...], seed: int = 0) -> Tensor:

@@ -104,7 +104,7 @@ def test_batch_mates_do_not_matter(attack: Attack) -> None:
 )
 def test_the_scale_of_a_scan_does_not_matter(attack: Attack) -> None:
     """Exact, because a power of two rounds nothing. The background, whose gradient does not scale, has no say."""
-    victim = replace(curved(), normalise=ZScore())
+    victim = replace(curved(), preprocess=ZScore())
     x, truth = normal((3, 2, *SHAPE)) + 2, organs((3, *SHAPE))
     x[:, :, :2] = 0
     assert torch.equal(attack(victim, x * 2**17, truth).x, attack(victim, x, truth).x * 2**17)

@@ -28,7 +28,7 @@ ATTACKS = [fgsm("0.1 sigma"), mifgsm("0.1 sigma", steps=3), pgd("0.1 sigma", ste
 
 
 def scene() -> tuple[Segmenter, Tensor, Tensor]:
-    victim = replace(curved(), normalise=ZScore(), inference=SlidingWindow((4, 4)))
+    victim = replace(curved(), preprocess=ZScore(), inference=SlidingWindow((4, 4)))
     victim.network.layers[3].train()  # a part in another mode than its parent
     victim.network.layers[2].training = True
     return victim, normal((2, 2, *SHAPE)), organs((2, *SHAPE))

@@ -42,8 +42,8 @@ def folder(tmp_path: Path) -> Path:
     "settings",
     [
         {},
-        {"normalise": Unchanged(), "inference": WholeVolume(2)},
-        {"normalise": ZScore(False), "inference": SlidingWindow((8, 8, 4), 0.25, "constant", 2)},
+        {"preprocess": Unchanged(), "inference": WholeVolume(2)},
+        {"preprocess": ZScore(False), "inference": SlidingWindow((8, 8, 4), 0.25, "constant", 2)},
     ],
 )
 def test_what_is_loaded_answers_the_same_bits(tmp_path: Path, head: Head, settings: dict[str, object]) -> None:
@@ -55,7 +55,7 @@ def test_what_is_loaded_answers_the_same_bits(tmp_path: Path, head: Head, settin
         assert torch.equal(again(x), victim(x))
         assert torch.equal(again.predict(x), victim.predict(x))
         assert again.preprocessing() == victim.preprocessing()
-        assert (again.normalise, again.inference, again.head) == (victim.normalise, victim.inference, victim.head)
+        assert (again.preprocess, again.inference, again.head) == (victim.preprocess, victim.inference, victim.head)
         assert not any(part.training for part in again.network.modules())
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([WEIGHTS, CARD])
 

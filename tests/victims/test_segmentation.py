@@ -221,8 +221,8 @@ def test_preprocessing_names_all_that_is_not_a_weight() -> None:
     base = segmenter()
     others = [
         replace(base, modalities=("flair", "t1")),
-        replace(base, normalise=Unchanged()),
-        replace(base, normalise=ZScore(nonzero=False)),
+        replace(base, preprocess=Unchanged()),
+        replace(base, preprocess=ZScore(nonzero=False)),
         replace(base, inference=WholeVolume(8)),
         replace(base, inference=SlidingWindow((4, 4))),
         replace(base, inference=SlidingWindow((4, 4), blend="constant")),

@@ -1,0 +1,99 @@
+"""Networks made of networks: mirrored copies of one image, folds of one training. Their answers are averaged.
+
+One member at a time is held in memory: for the gradient each is answered once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import chain, combinations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from medadv.errors import ConfigError
+
+Member = Callable[[Float[Tensor, "b c *s"]], Float[Tensor, "b k *s"]]
+
+
+class Mirrored(nn.Module):
+    """The mean answer over all mirror images along some axes, turned back: mirroring at test time.
+
+    Inside sliding windows each window is mirrored, as nnU-Net does (Isensee et al. 2021).
+
+    Args:
+        network: whose answers are averaged.
+        axes: axes of space, from 0.
+
+    Raises:
+        ConfigError: an axis is given twice, or none is.
+    """
+
+    def __init__(self, network: nn.Module, axes: Sequence[int]) -> None:
+        super().__init__()
+        if not axes or len(set(axes)) < len(axes) or min(axes) < 0:
+            raise ConfigError("mirroring takes axes of space, each once", got=list(axes), expected="for example [0, 1]")
+        self.network = network
+        self.axes = tuple(axes)
+
+    @property
+    def passes(self) -> int:
+        """Networks answered for one answer."""
+        return int(2 ** len(self.axes) * passes(self.network))
+
+    def forward(self, x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b k *s"]:
+        """The mean of 2**n answers."""
+        axes = [axis + 2 for axis in self.axes]
+        every = chain.from_iterable(combinations(axes, n) for n in range(len(axes) + 1))
+        return _mean([partial(self._turned, flips) for flips in every], x)
+
+    def _turned(self, flips: tuple[int, ...], x: Tensor) -> Tensor:
+        answer: Tensor = self.network(x.flip(flips)).flip(flips)
+        return answer
+
+    def extra_repr(self) -> str:
+        """The axes, since they change the answer."""
+        return f"axes={self.axes}"
+
+
+class Mean(nn.Module):
+    """The mean answer of several networks: the folds of one training.
+
+    Args:
+        members: networks with the same channels.
+
+    Raises:
+        ConfigError: no member.
+    """
+
+    def __init__(self, members: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        if not self.members:
+            raise ConfigError("a mean of no networks", expected="one or more")
+
+    @property
+    def passes(self) -> int:
+        """Networks answered for one answer."""
+        return sum(passes(member) for member in self.members)
+
+    def forward(self, x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b k *s"]:
+        """The mean of the members' answers."""
+        return _mean(list(self.members), x)
+
+
+def passes(network: nn.Module) -> int:
+    """How many networks are answered for one answer of this one."""
+    return int(getattr(network, "passes", 1))
+
+
+def _mean(members: Sequence[Member], x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b k *s"]:
+    total: Tensor | None = None
+    for member in members:
+        answer = checkpoint(member, x, use_reentrant=False) if torch.is_grad_enabled() else member(x)
+        total = answer if total is None else total + answer
+    assert total is not None
+    return total / len(members)

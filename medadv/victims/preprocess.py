@@ -1,0 +1,126 @@
+"""Preprocessing: the steps from a stored volume to what the network is fed, and the way back for its answer.
+
+A step is a setting. Prepared on an image, whose discrete choices (which box holds the head) and place in space it then
+knows, it is a linear map between two grids, or a change of intensities; its gradient is the adjoint of that map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+
+Image = Float[Tensor, "b c *s"]
+Affine = Float64[np.ndarray, "4 4"]
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A step that knows its image."""
+
+    @property
+    def affine(self) -> Affine | None:
+        """Voxel → mm of the grid after the step; None where nobody has said where voxels lie."""
+        ...
+
+    def __call__(self, x: Image) -> Float[Tensor, "b c *after"]:
+        """Onwards: differentiable."""
+        ...
+
+    def back(self, answer: Float[Tensor, "b k *after"], outside: Float[Tensor, "k"]) -> Float[Tensor, "b k *s"]:
+        """An answer's way back; voxels that the step has cut away get ``outside``, which says background."""
+        ...
+
+    def labels(self, truth: Int[Tensor, "b *s"]) -> Int[Tensor, "b *after"]:
+        """A label map onwards: nearest neighbour, background where there is nothing."""
+        ...
+
+
+@runtime_checkable
+class Step(Protocol):
+    """One step of preprocessing, as a frozen setting that can be written as JSON."""
+
+    @property
+    def name(self) -> str:
+        """What a study calls it."""
+        ...
+
+    def prepare(self, x: Image, affine: Affine | None) -> Placed:
+        """The step on this image.
+
+        Raises:
+            VictimError: the step has to know where voxels lie and nobody has said, or the samples of a batch differ.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """All steps of a pipeline, prepared on one image."""
+
+    steps: tuple[Placed, ...]
+
+    @classmethod
+    def prepared(cls, steps: Sequence[Step], x: Image, affine: Affine | None) -> Way:
+        """Each step on what the steps before it make of the image."""
+        placed: list[Placed] = []
+        x = x.detach()
+        with torch.no_grad():
+            for i, step in enumerate(steps):
+                placed.append(step.prepare(x, affine))
+                affine = placed[-1].affine
+                if i + 1 < len(steps):
+                    x = placed[-1](x)
+        return cls(tuple(placed))
+
+    def __call__(self, x: Image) -> Float[Tensor, "b c *network"]:
+        """Stored voxels → the network's input."""
+        for step in self.steps:
+            x = step(x)
+        return x
+
+    def back(self, answer: Float[Tensor, "b k *network"], outside: Float[Tensor, "k"]) -> Float[Tensor, "b k *s"]:
+        """The network's answer → the stored grid."""
+        for step in reversed(self.steps):
+            answer = step.back(answer, outside)
+        return answer
+
+    def labels(self, truth: Int[Tensor, "b *s"]) -> Int[Tensor, "b *network"]:
+        """A stored label map → the network's grid."""
+        for step in self.steps:
+            truth = step.labels(truth)
+        return truth
+
+
+@dataclass(frozen=True, eq=False)
+class _Pointwise:
+    """A change of intensities: the grid stays."""
+
+    step: Intensity
+    affine: Affine | None
+
+    def __call__(self, x: Image) -> Image:
+        return self.step(x)
+
+    def back(self, answer: Float[Tensor, "b k *s"], outside: Float[Tensor, "k"]) -> Float[Tensor, "b k *s"]:  # noqa: ARG002
+        return answer
+
+    def labels(self, truth: Int[Tensor, "b *s"]) -> Int[Tensor, "b *s"]:
+        return truth
+
+
+class Intensity:
+    """What all normalisations have in common: they change intensities, by the image's own statistics, and no grid."""
+
+    def __call__(self, x: Image) -> Image:
+        """Stored units → what the network was trained on; differentiable."""
+        raise NotImplementedError
+
+    def prepare(self, x: Image, affine: Affine | None) -> Placed:  # noqa: ARG002
+        """The same on any image."""
+        return _Pointwise(self, affine)
