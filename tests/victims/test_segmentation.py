@@ -70,7 +70,8 @@ def test_the_gradient_reaches_the_stored_voxel(shape: tuple[int, ...], inference
 def test_it_is_a_victim(head: Head) -> None:
     victim, x = segmenter(head=head), stored(6, 5)
     assert isinstance(victim, Victim)
-    assert victim.prepare(x, Rng.seeded(0, 1)) is victim.take(torch.tensor([0]))
+    assert victim.take(torch.tensor([0])) is victim
+    assert torch.equal(victim.prepare(x, Rng.seeded(0, 1))(x), victim(x))
     assert victim(x).shape[1:] == ((4, 6, 5) if not head.grouped else (2, 3, 6, 5))
     assert list(victim.modules()) == [victim.network]
     assert torch.equal(victim.predict(x), head.decide(victim(x)))
