@@ -25,6 +25,13 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Put a value over the YAML's, e.g. data.root=/data"),
 ]
 Runs = Annotated[Path, typer.Option(help="The folder of all runs.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes CUDA where there is any.")]
+Memory = Annotated[
+    str | None, typer.Option(metavar="AMOUNT", help='The most to allocate on the device, e.g. "8 GiB"; uses less then.')
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Load models that are programs, and may do anything on this machine.")
+]
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, runs/<study>.")]
 Tracked = Annotated[bool, typer.Option("--track/--no-track", help="Give MLflow (mlflow.db) a copy of the results.")]
@@ -46,22 +53,54 @@ def run(
         typer.Option(metavar="i/n", help="Only the i-th of n parts of the cases; neither trains nor reports."),
     ] = None,
     tracked: Tracked = True,
+    device: Device = "auto",
+    memory: Memory = None,
+    trust: Trust = False,
 ) -> None:
     """Train what must be trained, attack, score the files, compare, report. The same command resumes."""
-    _run(study, overrides, runs, part, tracked)
+    _run(study, overrides, runs, part, tracked, (device, memory, trust))
 
 
 @app.command()
-def train(study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
+def train(
+    study: StudyFile,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    device: Device = "auto",
+    memory: Memory = None,
+    trust: Trust = False,
+) -> None:
     """Train the victims of a study, and attack nothing."""
     with _advice():
         from rich.console import Console
 
+        from medadv.study.machine import Machine
         from medadv.study.progress import watching
         from medadv.study.run import train
 
         with watching(Console()) as watch:
-            watch.say(f"victims: {train(study, overrides=overrides or (), runs=runs, watch=watch) / 'victims'}")
+            machine = Machine(device, memory, trust)
+            folder = train(study, overrides=overrides or (), runs=runs, watch=watch, machine=machine)
+            watch.say(f"victims: {folder / 'victims'}")
+
+
+@app.command()
+def plan(
+    study: StudyFile,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    device: Device = "auto",
+    trust: Trust = False,
+    timed: Annotated[bool, typer.Option("--time/--no-time", help="Time one answer and one gradient.")] = True,
+) -> None:
+    """What a study would do: cells, passes, disk, time, and what its tests could show. Nothing is run."""
+    with _advice():
+        from medadv.study.load import load_study
+        from medadv.study.machine import Machine
+        from medadv.study.plan import plan, told
+
+        for line in told(plan(load_study(study, overrides or ()), Machine(device, None, trust), runs, timed=timed)):
+            typer.echo(line)
 
 
 @app.command()
@@ -117,10 +156,18 @@ def main() -> None:
     app()
 
 
-def _run(study: Path, overrides: list[str] | None, runs: Path, part: str | None, tracked: bool) -> None:
+def _run(
+    study: Path,
+    overrides: list[str] | None,
+    runs: Path,
+    part: str | None,
+    tracked: bool,
+    machine: tuple[str, str | None, bool] = ("auto", None, False),
+) -> None:
     with _advice():
         from rich.console import Console
 
+        from medadv.study.machine import Machine
         from medadv.study.progress import watching
         from medadv.study.run import Part, run
 
@@ -132,6 +179,7 @@ def _run(study: Path, overrides: list[str] | None, runs: Path, part: str | None,
                 part=Part.parse(part) if part else None,
                 tracked=tracked,
                 watch=watch,
+                machine=Machine(*machine),
             )
         _tell_quarantined(outcome.quarantined)
 

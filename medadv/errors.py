@@ -101,6 +101,7 @@ class Reason(StrEnum):
     BUDGET_NOT_STORABLE = "budget_not_storable"
     GRADIENT_NOT_FINITE = "gradient_not_finite"
     VICTIM_FAILED = "victim_failed"
+    OUT_OF_MEMORY = "out_of_memory"
     NAME = "name"
 
 
@@ -123,6 +124,7 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.BUDGET_NOT_STORABLE: "the budget is smaller than the step of the integer container that was asked for",
     Reason.GRADIENT_NOT_FINITE: "the victim's gradient is NaN or infinite on this case",
     Reason.VICTIM_FAILED: "the victim cannot answer this case: its size, or what it holds",
+    Reason.OUT_OF_MEMORY: "the case needs more memory than there is, after everything that saves some",
     Reason.NAME: "the case's id makes no file name, and the study wants ids as they are",
 }
 

@@ -40,6 +40,10 @@ class Batch:
     z: Float[Tensor, "b c *roi"]
     truth: Int[Tensor, "b *roi"]
 
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(self.z.to(device), self.truth.to(device))
+
 
 @dataclass(frozen=True, eq=False)
 class Crops:

@@ -4,95 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from medadv.attack.loop import Adversarial
 from medadv.attack.rng import Rng
 from medadv.attack.threat import Box
-from medadv.data.case import Case, Volume
 from medadv.data.files import read, write, written
 from medadv.errors import CaseError, GradientError, Reason, RunError, VictimError
+from medadv.study.bench import Bench
 from medadv.study.conditions import CLEAN, Condition, Image, Scene, Shown
 from medadv.study.fidelity import fidelity
-from medadv.study.folder import RunFolder, versions
-from medadv.study.inputs import Digests, digests_of, read_labelled
+from medadv.study.folder import versions
 from medadv.study.records import SCHEMA, Effort, Record, digest, file_digest
 from medadv.study.scores import rows, score
 from medadv.study.slices import Views, save_slices
-from medadv.victims.segmentation import Segmenter, weights_digest
-
-
-@dataclass(frozen=True, eq=False)
-class Contestant:
-    """A victim with its name in the study."""
-
-    name: str
-    victim: Segmenter
-
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """What the victim is: weights, the network's layers as they print themselves, and the pipeline around them.
-
-        What a network of one's own does in its ``forward`` beyond its layers is not seen.
-        """
-        network = self.victim.network
-        return {
-            "weights": weights_digest(network),
-            "network": digest([type(network).__qualname__, repr(network)]),
-            "deployed": self.victim.preprocessing(),
-        }
-
-
-class Bench:
-    """One case with one victim: the volume in memory, and what its conditions have delivered so far.
-
-    The volume is read when the first unfinished cell asks for it; a case whose cells are all done is never read.
-    """
-
-    def __init__(self, folder: RunFolder, contestant: Contestant, case: Case, digests: Digests) -> None:
-        self.folder = folder
-        self.contestant = contestant
-        self.case = case
-        self.digests = digests
-        self.stored: dict[str, Image] = {}
-
-    @cached_property
-    def volume(self) -> Volume:
-        """The case, which must be what it was when the study began."""
-        volume = read_labelled(self.case)
-        if digests_of(volume) != self.digests:
-            raise RunError(
-                f"the case {self.case.case} has changed since the study began",
-                cause="its files were written anew while the study ran",
-                advice="run the same command again: the case is then a new one",
-            )
-        return volume
-
-    @property
-    def truth(self) -> Int[Tensor, "*s"]:
-        """The expert's labels in the data's numbers."""
-        assert self.volume.truth is not None  # read_labelled
-        return self.volume.truth
-
-    @cached_property
-    def answer(self) -> Int[Tensor, "*s"]:
-        """The deployed answer to the clean case."""
-        return self.predict(self.volume.x)
-
-    def predict(self, x: Float[Tensor, "c *s"]) -> Int[Tensor, "*s"]:
-        """The deployed answer, told in the data's numbers."""
-        victim = self.contestant.victim
-        return victim.head.scheme.translate(victim.predict(x[None])[0], self.case.scheme)
-
-    def keep(self, needed: Collection[str]) -> None:
-        """Let go of what no condition still to come needs."""
-        self.stored = {name: x for name, x in self.stored.items() if name in needed}
+from medadv.victims.segmentation import Segmenter
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +42,7 @@ class Cell:
         return {
             "voxels": self.bench.digests.voxels,
             "label": self.bench.digests.label,
-            **self.bench.contestant.identity,
+            **self.bench.contestant.identity(self.bench.case.case),
             "condition": self.condition.settings(),
             "regions": list(self.regions),
             "seed": self.seed,
@@ -126,7 +58,7 @@ class Cell:
     @cached_property
     def allowed(self) -> Box | None:
         """What the condition may deliver for this case; None where it must deliver the case itself."""
-        clean = self.bench.volume.x[None]
+        clean = self.bench.x
         return self.condition.threat(clean, clean != 0) if self.condition.threat else None
 
     @property
@@ -145,7 +77,7 @@ class Cell:
             return True
         case = written(bench.case, bench.folder.volume(*self.place)) if record and bench.folder.holds(record) else None
         if case is not None:
-            bench.stored[self.condition.name] = read(case).x[None]
+            bench.stored[self.condition.name] = read(case).x[None].to(bench.device)
         return case is not None
 
     def compute(self, pictured: bool) -> Record:
@@ -160,7 +92,7 @@ class Cell:
         """
         case = self.bench.case.case
         try:
-            return self._computed(pictured)
+            return self.bench.within_memory(lambda: self._computed(pictured))
         except GradientError as error:
             raise CaseError(Reason.GRADIENT_NOT_FINITE, f"{case}: {error.problem}") from error
         except (VictimError, RuntimeError) as error:
@@ -169,19 +101,20 @@ class Cell:
 
     def _computed(self, pictured: bool) -> Record:
         began = time.perf_counter()
-        bench, victim = self.bench, self.bench.contestant.victim
+        bench, victim = self.bench, self.bench.victim
         shown = self._show()
         delivered, files = self._deliver(shown)
-        bench.stored[self.condition.name] = delivered[None]
-        fooled = bench.predict(delivered)
+        again = delivered[None].to(bench.device)
+        bench.stored[self.condition.name] = again
+        fooled = bench.predict(again)
         of_file, of_memory = (
             score(prediction, bench.truth, bench.case.scheme, bench.volume.spacing, self.regions)
-            for prediction in (fooled, bench.predict(shown.x[0]))
+            for prediction in (fooled, bench.predict(shown.x))
         )
         if pictured:
             views = Views(bench.volume.x, delivered, bench.truth, bench.answer, fooled)
             save_slices(bench.folder.volume(*self.place), views, bench.volume, bench.case.scheme)
-        radii, size = self._extent(delivered[None])
+        radii, size = self._extent(again)
         record = Record(
             key=self.key,
             victim=bench.contestant.name,
@@ -195,7 +128,10 @@ class Cell:
             delivered=files,
             versions=versions(),
             effort=_effort(shown.adversarial, victim),
-            fidelity=fidelity(bench.volume.x, delivered, victim.modalities),
+            agreement=None if victim.deployed is None else victim.agreement(again),
+            savings=tuple(bench.contestant.savings),
+            device=str(bench.device),
+            fidelity=fidelity(bench.volume.x, delivered, bench.case.modalities),
             scores=rows(of_file, of_memory),
         )
         bench.folder.finish(record, time.perf_counter() - began)
@@ -203,15 +139,16 @@ class Cell:
 
     def _show(self) -> Shown:
         """The case as the condition presents it; its random stream follows from contents, not from names."""
-        bench, victim = self.bench, self.bench.contestant.victim
+        bench, victim = self.bench, self.bench.victim
         rng = Rng.seeded(self.seed, [bench.digests.voxels]).fork(digest(self.condition.settings()))
         truth = bench.case.scheme.translate(bench.truth, victim.head.scheme)
-        return self.condition.show(Scene(victim, bench.volume.x[None], truth[None], rng, bench.stored))
+        return self.condition.show(Scene(victim, bench.x, truth[None].to(bench.device), rng, bench.stored))
 
     def _deliver(self, shown: Shown) -> tuple[Float[Tensor, "c *s"], dict[str, str]]:
         """The voxels as the files hold them, and the files' digests. The clean case is its own files."""
+        voxels = shown.x[0].cpu()
         if self.condition is CLEAN:
-            return shown.x[0], {}
+            return voxels, {}
         bench = self.bench
         note = {
             "victim": bench.contestant.name,
@@ -219,9 +156,9 @@ class Cell:
             "source_voxels_sha256": bench.digests.voxels,
         }
         folder = bench.folder.volume(*self.place)
-        case = write(bench.volume, shown.x[0], folder, stem=bench.case.case, note=note)
+        case = write(bench.volume, voxels, folder, stem=bench.case.case, note=note)
         again = read(case).x
-        if self.allowed is not None and not bool(self.allowed.inside(again[None]).all()):
+        if self.allowed is not None and not bool(self.allowed.inside(again[None].to(bench.device)).all()):
             raise RunError(
                 f"{self.condition.name} left its budget on the way through the file of {bench.case.case}",
                 cause="a defect of medadv, or of the disk",
@@ -233,7 +170,7 @@ class Cell:
         """The budget in every unit by modality, and the share of it that the delivered voxels use."""
         if self.condition.threat is None or self.allowed is None:
             return None, None
-        names = self.bench.contestant.victim.modalities
+        names = self.bench.case.modalities
         scales = self.condition.threat.scales(self.allowed.clean, self.allowed.support)
         told = scales.equivalents(self.allowed.radius)
         radii = {str(unit): dict(zip(names, values[0].tolist(), strict=True)) for unit, values in told.items()}

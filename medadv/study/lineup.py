@@ -1,107 +1,119 @@
-"""The victims of a study: loaded, given by Python, or trained."""
+"""The victims of a study: loaded, given by Python, or trained; one for each fold."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
-from pathlib import Path
-from typing import overload
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from medadv.attack.checks import check_answer, check_steady
-from medadv.attack.objective import dice_lost
 from medadv.attack.victim import held_still
-from medadv.data.case import Case, Volume
-from medadv.defense.crops import Crops, Example
-from medadv.defense.lessons import Plain
-from medadv.defense.training import CHECKPOINT, Point, fit
-from medadv.errors import ConfigError, GradientError, RunError, VictimError
+from medadv.data.cache import Cache
+from medadv.errors import ConfigError, GradientError, RunError
 from medadv.labels import BACKGROUND, LabelScheme
-from medadv.study.cells import Contestant
+from medadv.study.bench import Contestant
 from medadv.study.cohort import Parts
 from medadv.study.folder import RunFolder
-from medadv.study.inputs import read_labelled
 from medadv.study.progress import Watch
-from medadv.study.spec import Study, VictimSpec
-from medadv.victims.checkpoint import CARD, load_victim, save_victim, training_cases
-from medadv.victims.head import make_head
-from medadv.victims.networks import build_network
-from medadv.victims.preprocess import Way
+from medadv.study.schooling import Entry, sizes_fit, train_entry, untrained
+from medadv.study.spec import Study
+from medadv.victims.checkpoint import CARD, training_cases
+from medadv.victims.combine import Mirrored
+from medadv.victims.formats.opening import open_victim
 from medadv.victims.segmentation import Segmenter
-
-MEMORY = 4 * 2**30
-"""How many bytes of training cases are kept in memory."""
 
 Given = Segmenter | nn.Module
 """What Python may bring in: a victim, or a bare network."""
 
 
-def line_up(
-    study: Study, parts: Parts, folder: RunFolder, given: Mapping[str, Given], watch: Watch, may_train: bool
-) -> list[Contestant]:
+@dataclass(frozen=True)
+class Terms:
+    """On what terms victims are made ready.
+
+    Attributes:
+        given: victims from Python, or networks to be deployed as the study says, by the name that it gives them.
+        device: where they are to answer.
+        may_train: a part of a study may not: two parts would train the same victim.
+        trust: whether models that are programs may be loaded.
+    """
+
+    given: Mapping[str, Given]
+    device: torch.device
+    may_train: bool = True
+    trust: bool = False
+
+
+def line_up(study: Study, parts: Parts, folder: RunFolder, terms: Terms, watch: Watch) -> list[Contestant]:
     """All victims of a study, ready to be attacked.
 
     Args:
         study: the specification.
         parts: the cases, of which the training and validation ones are used here.
         folder: where trained victims are kept, and found again.
-        given: victims from Python, or networks to be deployed as the study says, by the name that it gives them.
+        terms: what is given, and what is allowed.
         watch: told of the training.
-        may_train: a part of a study may not: two parts would train the same victim.
 
     Raises:
         ConfigError: a given victim that the study does not name, or modalities and labels that do not fit the data.
         RunError: a victim that must be trained first.
     """
-    if unknown := set(given) - set(study.victims):
+    if unknown := set(terms.given) - set(study.victims):
         raise ConfigError(
             "victims were given that the study does not name", got=sorted(unknown), expected=list(study.victims)
         )
     contestants = []
+    cache = Cache(folder.path / "cache")
     for name, spec in study.victims.items():
+        victims: dict[str, Segmenter] = {}
         own = folder.path / "victims" / name
-        victim = _deployed(given[name], spec, parts) if name in given else _loaded(spec, own, parts, name)
-        if victim is None and not may_train:
-            raise RunError(f"the victim {name!r} is not trained yet", advice="run `medadv train` on this study first")
-        if victim is None:
-            watch.say(f"training {name} on {len(parts.train)} cases, validated on {len(parts.validate)}")
-            victim = _train(name, spec, study.seed, parts, own, watch)
-        victim.check_fit(parts.modalities, parts.scheme)
-        contestants.append(Contestant(name, victim))
+        for fold in parts.folds:
+            place = own if fold.number is None else own / f"fold_{fold.number}"
+            victim = _ready(Entry(name, spec, parts, fold, place, cache), study.seed, terms, watch)
+            victims |= dict.fromkeys((case.case for case in fold.test), victim)
+        contestants.append(Contestant(name, victims))
+    if terms.may_train:
+        cache.clear()
     return contestants
 
 
-def _deployed(given: Given, spec: VictimSpec, parts: Parts) -> Segmenter:
-    """A victim from Python; a bare network is deployed as the study's specification says."""
-    if isinstance(given, Segmenter):
-        return given
-    head = make_head(spec.head, parts.scheme, spec.regions)
-    return Segmenter(given, head, parts.modalities, spec.normalise, spec.inference)
+def prospective(entry: Entry, terms: Terms, seed: int = 0) -> Segmenter:
+    """The victim as it would be: from Python, from the disk, or with fresh weights; nothing is trained."""
+    victim = _found(entry, terms) or untrained(entry, seed, terms.device)
+    return _placed(victim, entry, terms)
 
 
-def _loaded(spec: VictimSpec, own: Path, parts: Parts, name: str) -> Segmenter | None:
-    """A victim from the disk: the weights that the study names, or those that it has trained before."""
-    folder = own if spec.weights is None else Path(spec.weights).expanduser()
-    if spec.weights is None and not (own / CARD).exists():
-        return None
-    victim = load_victim(folder)
-    _check_unseen(name, folder, parts)
+def _placed(victim: Segmenter, entry: Entry, terms: Terms) -> Segmenter:
+    """On its device, mirrored if the study says so, reading the data's modalities."""
+    if entry.spec.mirror:
+        victim = replace(victim, network=Mirrored(victim.network, entry.spec.mirror))
+    victim = replace(victim, network=victim.network.to(terms.device)).reading(entry.parts.modalities)
+    victim.check_fit(entry.parts.modalities, entry.parts.scheme)
     return victim
 
 
-def _check_unseen(name: str, folder: Path, parts: Parts) -> None:
-    """Refuse weights that have seen what they would be tested on."""
-    seen = training_cases(folder)
-    if leaked := [case.case for case in parts.test if parts.digests[case.case].voxels in seen]:
-        raise ConfigError(
-            f"the victim {name!r} was trained on cases that it would be tested on",
-            got=leaked[:5],
-            advice="test on other cases, or train the victim anew under another study's name",
-        )
+def _found(entry: Entry, terms: Terms) -> Segmenter | None:
+    """A victim from Python, from the weights that the study names, or from an earlier training."""
+    if entry.name in terms.given:
+        given = terms.given[entry.name]
+        return given if isinstance(given, Segmenter) else entry.declared.deployed(given)
+    if entry.weights:
+        entry.check_unseen(frozenset[str]().union(*(training_cases(path) for path in entry.weights)))
+        return open_victim(entry.weights, entry.declared, trust=terms.trust)
+    if (entry.folder / CARD).exists():
+        entry.check_unseen(training_cases(entry.folder))
+        return open_victim(entry.folder)
+    return None
+
+
+def _ready(entry: Entry, seed: int, terms: Terms, watch: Watch) -> Segmenter:
+    """A victim that is there, or is trained now."""
+    victim = _found(entry, terms)
+    if victim is None and not terms.may_train:
+        raise RunError(f"the victim {entry.name!r} is not trained yet", advice="run `medadv train` on this study first")
+    return _placed(victim or train_entry(entry, seed, terms.device, watch), entry, terms)
 
 
 def answerable(study: Study, scheme: LabelScheme, contestants: Sequence[Contestant]) -> tuple[str, ...]:
@@ -112,7 +124,7 @@ def answerable(study: Study, scheme: LabelScheme, contestants: Sequence[Contesta
     """
     goals = [name for attack in study.attacks.values() for name in attack.labels]
     for contestant in contestants:
-        head = contestant.victim.head
+        head = contestant.head
         asked = [n for n in (*(study.regions or ()), study.primary.region, *goals) if n != BACKGROUND]
         if mute := sorted({name for name in asked if not head.answers(name)}):
             raise ConfigError(
@@ -122,18 +134,17 @@ def answerable(study: Study, scheme: LabelScheme, contestants: Sequence[Contesta
                 advice="ask for other regions, or give the victim a head with these channels",
             )
     every = study.regions or scheme.names
-    return tuple(name for name in every if all(c.victim.head.answers(name) for c in contestants))
+    return tuple(name for name in every if all(c.head.answers(name) for c in contestants))
 
 
-def try_out(contestant: Contestant, x: Float[Tensor, "1 c *s"]) -> None:
+def try_out(name: str, victim: Segmenter, x: Float[Tensor, "1 c *s"]) -> None:
     """Ask a victim once before a study rests on its answers.
 
     Raises:
         VictimError: it cannot answer this case, answers differently when it is asked again, or in probabilities.
         GradientError: its answer has no gradient.
     """
-    victim = contestant.victim
-    with _sizes_fit(contestant.name):
+    with sizes_fit(name):
         check_steady(victim, x)
     with held_still(victim.modules()):
         x = x.clone().requires_grad_()
@@ -142,99 +153,9 @@ def try_out(contestant: Contestant, x: Float[Tensor, "1 c *s"]) -> None:
             torch.autograd.grad(answer.sum(), x)
         except RuntimeError as error:
             raise GradientError(
-                f"the answer of the victim {contestant.name!r} cannot be differentiated",
+                f"the answer of the victim {name!r} cannot be differentiated",
                 got=str(error).splitlines()[0],
                 cause="a detach(), a no_grad(), a step through NumPy or a rounding inside the network",
                 advice="look for what cuts the graph between the network's input and its answer",
             ) from error
     check_answer(answer.detach())
-
-
-@contextmanager
-def _sizes_fit(name: str) -> Iterator[None]:
-    """What networks raise about sizes is torch's; what is wrong is the study's."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise VictimError(
-            f"the victim {name!r} cannot answer crops, windows or volumes of this size",
-            got=str(error).splitlines()[0],
-            cause="sizes that the network cannot halve and double again, or a network for another number of axes",
-            advice="let training.roi and inference.roi be multiples of all strides together, e.g. of 16",
-        ) from error
-
-
-def _train(name: str, spec: VictimSpec, seed: int, parts: Parts, folder: Path, watch: Watch) -> Segmenter:
-    """Train a victim on the clean training cases and keep it."""
-    if not parts.train or not parts.validate:
-        raise ConfigError(
-            f"the victim {name!r} has no weights, and there is nothing to train it on",
-            got=f"{len(parts.train)} training and {len(parts.validate)} validation cases",
-            advice=f"set split.train and split.validate, or victims.{name}.weights",
-        )
-    head = make_head(spec.head, parts.scheme, spec.regions)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = build_network(spec.network, len(parts.modalities), len(head.channels))
-    victim = Segmenter(network, head, parts.modalities, spec.normalise, spec.inference)
-    crops = Crops(_Examples(victim, parts.train), spec.training.roi, spec.training.batch, spec.training.flips, seed)
-
-    def validate() -> float:
-        return 1 - sum(_dice_lost(victim, read_labelled(case)) for case in parts.validate) / len(parts.validate)
-
-    def told(point: Point, _steps: int) -> None:
-        watch.step(f"loss {point.loss:.3f}" + (f", validation Dice {point.dice:.3f}" if point.dice is not None else ""))
-
-    lesson = Plain(network, head)
-    with _sizes_fit(name), held_still([network]), torch.no_grad():
-        lesson(crops(0))
-        victim(read_labelled(parts.validate[0]).x[None])
-    watch.task(f"train {name}", spec.training.steps)
-    fit(
-        lesson,
-        network,
-        crops,
-        spec.training.schedule(seed),
-        folder=folder,
-        validate=validate,
-        watch=told,
-    )
-    seen = [parts.digests[case.case].voxels for case in (*parts.train, *parts.validate)]
-    save_victim(victim, spec.network, folder, seen)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
-    return victim
-
-
-class _Examples(Sequence[Example]):
-    """The training cases, normalised whole. As many as fit into ``MEMORY`` stay there; the others are read again."""
-
-    def __init__(self, victim: Segmenter, cases: Sequence[Case]) -> None:
-        self._cases = cases
-
-        def prepared(index: int) -> Example:
-            volume = read_labelled(cases[index])
-            assert volume.truth is not None
-            way = Way.prepared(victim.steps, volume.x[None], volume.affine)
-            return Example(way(volume.x[None])[0], way.labels(volume.truth[None])[0])
-
-        first = prepared(0)
-        size = first.z.nbytes + first.truth.nbytes
-        self._prepared = lru_cache(maxsize=max(1, MEMORY // size))(prepared)
-
-    def __len__(self) -> int:
-        return len(self._cases)
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self._prepared(i) for i in range(*index.indices(len(self)))]
-        return self._prepared(index)
-
-
-def _dice_lost(victim: Segmenter, volume: Volume) -> float:
-    assert volume.truth is not None
-    targets = victim.targets(volume.truth[None])
-    return dice_lost(targets.where, victim(volume.x[None]), targets).item()

@@ -104,6 +104,10 @@ class Record(_Row):
         size: the largest change as a share of the budget, measured on the re-read file; None without a budget.
         delivered: file name → SHA-256 of what was written; empty for clean.
         versions: package → version that computed the cell; told, and no part of the key.
+        device: where it was computed; no part of the key.
+        savings: what was done to need less memory: no change but of rounding.
+        agreement: the share of voxels on which the differentiated way and the predictor that is scored decide alike
+            on the delivered voxels; None where they are one.
     """
 
     schema_version: int = SCHEMA
@@ -118,6 +122,9 @@ class Record(_Row):
     size: float | None
     delivered: dict[str, str]
     versions: dict[str, str] = {}
+    device: str = "cpu"
+    savings: tuple[str, ...] = ()
+    agreement: float | None = None
     effort: Effort | None
     fidelity: list[Fidelity]
     scores: list[Score]

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
 from medadv.atomic import write_text
 from medadv.data.case import Case, Refusal
 from medadv.errors import CaseError, ConfigError, RunError
-from medadv.study.cells import Bench, Cell, Contestant
+from medadv.study.bench import Bench, Contestant
+from medadv.study.cells import Cell
 from medadv.study.cohort import Parts, gather
 from medadv.study.conditions import Condition, conditions, primary_conditions
 from medadv.study.folder import RunFolder
 from medadv.study.gallery import Gallery
-from medadv.study.lineup import Given, answerable, line_up, try_out
+from medadv.study.lineup import Given, Terms, answerable, line_up, try_out
 from medadv.study.load import load_study
+from medadv.study.machine import Machine
 from medadv.study.names import Names
 from medadv.study.progress import Silent, Watch
 from medadv.study.records import Record, present_records
@@ -69,6 +72,7 @@ def run(
     part: Part | None = None,
     tracked: bool = True,
     watch: Watch | None = None,
+    machine: Machine = Machine(),  # noqa: B008  (a frozen value)
 ) -> Outcome:
     """Run a study: train what must be trained, attack, score the files, compare, report. Finished cells are not redone.
 
@@ -80,20 +84,27 @@ def run(
         part: only these cases, no training and no tables; ``finish`` makes them when all parts are done.
         tracked: whether MLflow is given a copy of the results.
         watch: told of the progress.
+        machine: the device, the memory, and whether models may run code of their own.
 
     Raises:
         ConfigError: a specification that cannot be meant, or data and victims that do not fit.
         RunError: the run's folder cannot be used.
     """
     watch = watch or Silent()
-    stage = _Stage.prepared(_specified(study, overrides), victims or {}, Path(runs), watch, part)
-    scored = stage.attack(watch)
+    with machine.used() as device:
+        terms = Terms(victims or {}, device, part is None, machine.trust)
+        stage = _Stage.prepared(_specified(study, overrides), terms, Path(runs), watch, part)
+        scored = stage.attack(watch)
     if part is not None:
         return Outcome(stage.folder.path, scored, len(stage.cases) - scored)
     outcome = finish(stage.folder.path, watch)
     if tracked:
         _track(stage.folder.path, watch)
     return outcome
+
+
+def _try_out(bench: Bench) -> None:
+    try_out(bench.contestant.name, bench.victim, bench.x)
 
 
 def _track(folder: Path, watch: Watch) -> None:
@@ -110,9 +121,12 @@ def train(
     overrides: Sequence[str] = (),
     runs: str | Path = "runs",
     watch: Watch | None = None,
+    machine: Machine = Machine(),  # noqa: B008  (a frozen value)
 ) -> Path:
     """Train the victims of a study and attack nothing; returns the run's folder."""
-    return _Stage.prepared(_specified(study, overrides), {}, Path(runs), watch or Silent()).folder.path
+    with machine.used() as device:
+        terms = Terms({}, device, True, machine.trust)
+        return _Stage.prepared(_specified(study, overrides), terms, Path(runs), watch or Silent()).folder.path
 
 
 def _specified(study: Study | str | Path, overrides: Sequence[str]) -> Study:
@@ -163,7 +177,7 @@ class _Stage:
 
     @classmethod
     def prepared(
-        cls, study: Study, given: Mapping[str, Given], runs: Path, watch: Watch, part: Part | None = None
+        cls, study: Study, terms: Terms, runs: Path, watch: Watch, part: Part | None = None
     ) -> _Stage:
         names = Names.pseudonyms() if study.ids == "pseudonyms" else Names(None)
         folder = RunFolder.open(study, runs, names)
@@ -183,7 +197,7 @@ class _Stage:
             conditions=primary_conditions(study),
         )
         folder.declare(declared)
-        contestants = line_up(study, parts, folder, given, watch, may_train=part is None)
+        contestants = line_up(study, parts, folder, terms, watch)
         regions = answerable(study, parts.scheme, contestants)
         stage = cls(study, folder, parts, cases, contestants, conditions(study), regions)
         benches = [stage.bench(contestant, case) for contestant in contestants for case in parts.test]
@@ -228,7 +242,7 @@ class _Stage:
             held = record is not None and self.folder.holds(record)
             if record is None or (gallery.wants(record) and not held):
                 if bench.contestant.name not in tried:
-                    try_out(bench.contestant, bench.volume.x[None])
+                    bench.within_memory(partial(_try_out, bench))
                     tried.add(bench.contestant.name)
                 for need in cell.condition.needs:
                     if not cells[need].fetch():  # its files were not kept: the same again

@@ -20,7 +20,7 @@ from medadv.labels import LabelScheme
 from medadv.study.attacks import AttackSpec
 from medadv.study.specified import Specified, readable_budgets
 from medadv.victims.networks import Architecture
-from medadv.victims.normalize import Unchanged, ZScore
+from medadv.victims.normalize import Normalisation, ZScore
 from medadv.victims.window import SlidingWindow, WholeVolume
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -66,11 +66,22 @@ class Split(Specified):
     Patients are put in the order of a seeded hash of their ids, so that one case more or less changes no order.
     ``train`` and ``validate`` are numbers of patients (of cases where patients are unknown) from the front of that
     order; ``test`` is a number of those that follow, or ``rest``. Lists of case ids instead name them.
+
+    With ``folds`` every case is tested, by the victim of a cross-validation that has not seen it: folds of whole
+    patients are made (a number), or are those that the ``data`` set declares; ``validate`` patients of each fold's
+    training cases choose the checkpoint.
     """
 
     train: Number | tuple[str, ...] = 0
     validate_: Number | tuple[str, ...] = Field(0, alias="validate")
     test: Number | Literal["rest"] | tuple[str, ...] = "rest"
+    folds: Annotated[int, Field(ge=2)] | Literal["data"] | None = None
+
+    @model_validator(mode="after")
+    def _folds_alone(self) -> Split:
+        if self.folds is not None and (self.train != 0 or self.test != "rest" or isinstance(self.validate_, tuple)):
+            raise ValueError("folds divide all cases: give folds and a number of patients to validate, and no more")
+        return self
 
 
 class Training(Specified):
@@ -97,13 +108,24 @@ class Training(Specified):
 class VictimSpec(Specified):
     """A network, how it is deployed, and where its weights come from."""
 
-    weights: str | None = Field(None, description="a folder written by medadv; else the victim is trained")
+    weights: str | tuple[str, ...] | None = Field(
+        None,
+        description="a medadv victim, MONAI bundle, nnU-Net folder, exported program or state dict; several for their "
+        "mean; {fold} stands for the fold of a cross-validation; left out: the victim is trained",
+    )
+    modalities: tuple[str, ...] | None = Field(
+        None, min_length=1, description="its input channels in the data's words, in order; the data's own if left out"
+    )
+    names: dict[str, str] = Field({}, description="the model's words for modalities, tissues, regions: the data's")
+    folds: tuple[int, ...] | None = Field(None, min_length=1, description="members of an nnU-Net ensemble; else all")
+    mirror: tuple[int, ...] = Field((), description="axes along which images are mirrored at test time, from 0")
     network: Architecture = Architecture()
     head: Literal["softmax", "sigmoid"] = "softmax"
     regions: tuple[str, ...] | None = Field(
         None, min_length=1, description="channels of a sigmoid head; all regions if left out"
     )
-    normalise: Annotated[ZScore | Unchanged, Field(discriminator="name")] = ZScore()
+    spatial: tuple[()] = Field((), description="steps between grids before the normalisation, in order")
+    normalise: Annotated[Normalisation, Field(discriminator="name")] = ZScore()
     inference: Annotated[WholeVolume | SlidingWindow, Field(discriminator="name")] = SlidingWindow((32, 32, 32))
     training: Training = Training()
 

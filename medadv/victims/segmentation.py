@@ -159,7 +159,7 @@ class Segmenter:
 
     def prepare(self, x0: Float[Tensor, "b c *s"], rng: Rng) -> Segmenter:  # noqa: ARG002
         """Freeze what the preprocessing chooses by the clean image: where a crop lies."""
-        return replace(self, way=Way.prepared(self.steps, self._own(x0), self.affine))
+        return replace(self, way=Way.prepared(self.steps, self.own(x0), self.affine))
 
     def take(self, index: Int[Tensor, "kept"]) -> Segmenter:  # noqa: ARG002
         """The same for every part of a batch."""
@@ -180,7 +180,7 @@ class Segmenter:
             VictimError: other channels than the network's modalities, or than its head's; a network of another
                 precision, on another device, or that does not answer on its input's grid.
         """
-        x = self._own(x)
+        x = self.own(x)
         way = self.way or Way.prepared(self.steps, x, self.affine)
         with _explained(self.network, x):
             answer = self.inference(self.network, way(x))
@@ -202,7 +202,7 @@ class Segmenter:
         """Stored voxels → the deployed label map, in stored label numbers."""
         if self.deployed is None:
             return self.decided(x)
-        own = self._own(x)
+        own = self.own(x)
         with held_still(self.modules()), torch.no_grad():
             return torch.cat([self.deployed(one[None], self.affine) for one in own])
 
@@ -212,7 +212,7 @@ class Segmenter:
             return 1.0
         return (self.decided(x) == self.predict(x)).double().mean().item()
 
-    def _own(self, x: Float[Tensor, "b given *s"]) -> Float[Tensor, "b c *s"]:
+    def own(self, x: Float[Tensor, "b given *s"]) -> Float[Tensor, "b c *s"]:
         """The victim's own modalities, in its order."""
         given = self.given or self.modalities
         if x.shape[1] != len(given):

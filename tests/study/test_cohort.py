@@ -19,12 +19,13 @@ from medadv.data.brats import brats_cohort
 from medadv.data.case import Case
 from medadv.errors import ConfigError, Reason, RunError
 from medadv.labels import BRATS_2018
-from medadv.study.cohort import Parts, _split, gather
+from medadv.study.cohort import Parts, gather
 from medadv.study.inputs import examine
 from medadv.study.names import Names
 from medadv.study.progress import Silent
 from medadv.study.run import run
 from medadv.study.spec import Split, Study
+from medadv.study.split import ROLES, _parts
 
 IDS = st.lists(st.integers(0, 30), min_size=1, max_size=12, unique=True)
 SPLITS = st.tuples(st.integers(0, 4), st.integers(0, 4), st.one_of(st.integers(0, 4), st.just("rest")))
@@ -36,7 +37,12 @@ def cases(patients: list[int], scans: int = 2) -> list[Case]:
 
 def split(of: list[Case], train: object, validate: object, test: object, seed: int = 0) -> list[list[str]]:
     wanted = Split.model_validate({"train": train, "validate": validate, "test": test})
-    return [[case.case for case in part] for part in _split(of, wanted, seed, set())]
+    return ids_by_role(wanted, of, seed)
+
+
+def ids_by_role(wanted: Split, of: list[Case], seed: int = 0, refused: frozenset[str] = frozenset()) -> list[list[str]]:
+    placed = _parts(wanted, seed, of, refused)
+    return [[case.case for role, case in placed if role == part] for part in ROLES]
 
 
 @given(IDS, SPLITS, st.integers(0, 3))
@@ -99,8 +105,8 @@ def test_a_split_that_cannot_be_meant_is_told(named: tuple[object, object, objec
 
 def test_a_named_case_that_was_refused_leaves_the_others() -> None:
     wanted = Split.model_validate({"train": ["p1-0", "bad"], "validate": ["p2-0"]})
-    train, validate, test = _split(cases([1, 2, 3], 1), wanted, 0, {"bad"})
-    assert [[case.case for case in part] for part in (train, validate, test)] == [["p1-0"], ["p2-0"], ["p3-0"]]
+    train, validate, test = ids_by_role(wanted, cases([1, 2, 3], 1), 0, frozenset({"bad"}))
+    assert [train, validate, test] == [["p1-0"], ["p2-0"], ["p3-0"]]
 
 
 # Gathering

@@ -45,7 +45,7 @@ def roles(folder: Path) -> dict[str, set[str]]:
 
 
 def test_a_trained_victim_is_not_trained_again(five: Path, learnt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medadv.study.lineup.fit", None)
+    monkeypatch.setattr("medadv.study.schooling.fit", None)
     before = (learnt / "victims" / "unet" / "weights.safetensors").read_bytes()
     assert train(study(five), runs=learnt.parent) == learnt
     assert (learnt / "victims" / "unet" / "weights.safetensors").read_bytes() == before

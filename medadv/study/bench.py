@@ -1,0 +1,160 @@
+"""One case with one victim, side by side: the volume in memory, the victim that has not seen it."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from itertools import chain
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from medadv.data.case import Case, Volume
+from medadv.errors import CaseError, Reason, RunError
+from medadv.study.conditions import Image
+from medadv.study.folder import RunFolder
+from medadv.study.inputs import Digests, digests_of, read_labelled
+from medadv.study.records import digest
+from medadv.victims.head import Head
+from medadv.victims.segmentation import Segmenter, weights_digest
+from medadv.victims.thrift import SAVINGS, is_full
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class Contestant:
+    """A victim with its name in the study: one for all cases, or in a cross-validation one for each fold.
+
+    Attributes:
+        victims: case → the victim that is attacked on it, and has not seen it.
+        savings: what was done so far to need less memory; grows when the device is full.
+    """
+
+    name: str
+    victims: Mapping[str, Segmenter]
+    savings: list[str] = field(default_factory=list)
+
+    @property
+    def head(self) -> Head:
+        """What its channels mean, the same for every fold."""
+        return next(iter(self.victims.values())).head
+
+    def identity(self, case: str) -> dict[str, Any]:
+        """What the victim of a case is: weights, the network's layers as they print themselves, and the pipeline.
+
+        What a network of one's own does in its ``forward`` beyond its layers is not seen.
+        """
+        return _identity(self.victims[case])
+
+
+@lru_cache(maxsize=64)
+def _identity(victim: Segmenter) -> dict[str, Any]:
+    network = victim.network
+    return {
+        "weights": weights_digest(network),
+        "network": digest([type(network).__qualname__, repr(network)]),
+        "deployed": victim.preprocessing(),
+    }
+
+
+class Bench:
+    """One case with one victim: the volume in memory, and what its conditions have delivered so far.
+
+    The volume is read when the first unfinished cell asks for it; a case whose cells are all done is never read.
+    Voxels lie on the victim's device, answers in the computer's own memory.
+    """
+
+    def __init__(self, folder: RunFolder, contestant: Contestant, case: Case, digests: Digests) -> None:
+        self.folder = folder
+        self.contestant = contestant
+        self.case = case
+        self.digests = digests
+        self.stored: dict[str, Image] = {}
+
+    @cached_property
+    def volume(self) -> Volume:
+        """The case, which must be what it was when the study began."""
+        volume = read_labelled(self.case)
+        if digests_of(volume) != self.digests:
+            raise RunError(
+                f"the case {self.case.case} has changed since the study began",
+                cause="its files were written anew while the study ran",
+                advice="run the same command again: the case is then a new one",
+            )
+        return volume
+
+    @cached_property
+    def victim(self) -> Segmenter:
+        """The victim of this case, told where its voxels lie, with all savings made so far."""
+        victim = self.contestant.victims[self.case.case].at(self.volume.affine)
+        for saving in SAVINGS:
+            if saving.name in self.contestant.savings:
+                victim = saving.apply(victim) or victim
+        return victim
+
+    def within_memory(self, work: Callable[[], Result]) -> Result:
+        """Do what may fill the memory, with one saving after the other, for this case and all later ones.
+
+        Raises:
+            CaseError: OUT_OF_MEMORY, when no saving is left.
+        """
+        while True:
+            try:
+                return work()
+            except (RuntimeError, MemoryError) as error:
+                if not is_full(error):
+                    raise
+                problem = (str(error).splitlines() or [type(error).__name__])[0]
+            gc.collect()  # now that the error, whose frames hold the volumes, is gone
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self._save(problem)
+
+    def _save(self, problem: str) -> None:
+        made = self.contestant.savings
+        for saving in SAVINGS:
+            thrifty = None if saving.name in made else saving.apply(self.victim)
+            if thrifty is not None:
+                made.append(saving.name)
+                self.victim = thrifty
+                return
+        raise CaseError(
+            Reason.OUT_OF_MEMORY,
+            f"{self.case.case} does not fit into the memory",
+            got=problem,
+            advice=f"tried already: {', '.join(made) or 'nothing that would help'}; give more, or take another device",
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the victim answers."""
+        return next(chain(self.victim.network.parameters(), self.victim.network.buffers()), self.volume.x).device
+
+    @cached_property
+    def x(self) -> Image:
+        """The clean voxels, ``(1, c, *s)``."""
+        return self.volume.x[None].to(self.device)
+
+    @property
+    def truth(self) -> Int[Tensor, "*s"]:
+        """The expert's labels in the data's numbers."""
+        assert self.volume.truth is not None  # read_labelled
+        return self.volume.truth
+
+    @cached_property
+    def answer(self) -> Int[Tensor, "*s"]:
+        """The deployed answer to the clean case."""
+        return self.predict(self.x)
+
+    def predict(self, x: Image) -> Int[Tensor, "*s"]:
+        """The deployed answer, told in the data's numbers."""
+        return self.victim.head.scheme.translate(self.victim.predict(x)[0].cpu(), self.case.scheme)
+
+    def keep(self, needed: Collection[str]) -> None:
+        """Let go of what no condition still to come needs."""
+        self.stored = {name: x for name, x in self.stored.items() if name in needed}

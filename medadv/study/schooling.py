@@ -1,0 +1,224 @@
+"""A victim of a study, before it is attacked: what it is made of, and its training on clean cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import overload
+
+import torch
+
+from medadv.attack.objective import dice_lost
+from medadv.attack.victim import held_still
+from medadv.data.cache import Cache
+from medadv.data.case import Case, Volume
+from medadv.defense.crops import Crops, Example
+from medadv.defense.lessons import Plain
+from medadv.defense.training import CHECKPOINT, Point, fit
+from medadv.errors import ConfigError, VictimError
+from medadv.study.cohort import Parts
+from medadv.study.folder import versions
+from medadv.study.inputs import read_labelled
+from medadv.study.progress import Watch
+from medadv.study.spec import VictimSpec
+from medadv.study.split import Fold
+from medadv.victims.checkpoint import save_victim
+from medadv.victims.declared import Declared
+from medadv.victims.networks import build_network
+from medadv.victims.preprocess import Way
+from medadv.victims.segmentation import Segmenter
+
+MEMORY = 4 * 2**30
+"""How many bytes of training cases are kept in memory."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One victim of one fold, as the study asks for it.
+
+    Attributes:
+        name: in the study.
+        spec: how it is made and deployed.
+        parts: the study's cases.
+        fold: which of them it may see, and is attacked on.
+        folder: where it is kept when it was trained here.
+        cache: where preprocessed training cases lie that do not all fit into memory.
+    """
+
+    name: str
+    spec: VictimSpec
+    parts: Parts
+    fold: Fold
+    folder: Path
+    cache: Cache
+
+    @property
+    def declared(self) -> Declared:
+        """What the study says of it."""
+        spec, parts = self.spec, self.parts
+        return Declared(
+            scheme=parts.scheme,
+            modalities=spec.modalities or parts.modalities,
+            head=spec.head,
+            regions=spec.regions,
+            network=spec.network if "network" in spec.model_fields_set else None,
+            preprocess=(*spec.spatial, spec.normalise),
+            inference=spec.inference,
+            names=spec.names,
+            folds=spec.folds,
+            given=frozenset(spec.model_fields_set),
+        )
+
+    @property
+    def weights(self) -> tuple[Path, ...]:
+        """The files or folders that the study names, those of this fold."""
+        named = self.spec.weights
+        every = () if named is None else (named,) if isinstance(named, str) else named
+        number = "" if self.fold.number is None else str(self.fold.number)
+        if self.fold.number is not None and every and not any("{fold}" in path for path in every):
+            raise ConfigError(
+                f"the victim {self.name!r} would be tested on cases that it may have seen",
+                got=f"the same weights for every fold: {list(every)}",
+                expected="weights of each fold, {fold} in the place of its number",
+                advice=f'set victims.{self.name}.weights to e.g. "models/unet/fold_{{fold}}"',
+            )
+        return tuple(Path(path.replace("{fold}", number)).expanduser() for path in every)
+
+    def check_unseen(self, seen: frozenset[str]) -> None:
+        """Refuse weights that have seen what they would be tested on.
+
+        Raises:
+            ConfigError: they have.
+        """
+        digests = self.parts.digests
+        if leaked := [c.case for c in self.fold.test if c.case in digests and digests[c.case].voxels in seen]:
+            raise ConfigError(
+                f"the victim {self.name!r} was trained on cases that it would be tested on",
+                got=leaked[:5],
+                advice="test on other cases, or train the victim anew under another study's name",
+            )
+
+
+def untrained(entry: Entry, seed: int, device: torch.device) -> Segmenter:
+    """The victim as the study describes it, with fresh weights; it reads its own modalities."""
+    declared = entry.declared
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        channels = len(declared.make_head().channels)
+        network = build_network(entry.spec.network, len(declared.modalities), channels).to(device)
+    return declared.deployed(network)
+
+
+def train_entry(entry: Entry, seed: int, device: torch.device, watch: Watch) -> Segmenter:
+    """Train a victim on the clean training cases and keep it.
+
+    Raises:
+        ConfigError: nothing to train on.
+        VictimError: crops or windows of sizes that the network cannot answer.
+    """
+    fold, spec, name = entry.fold, entry.spec, entry.name
+    if not fold.train or not fold.validate:
+        raise ConfigError(
+            f"the victim {name!r} has no weights, and there is nothing to train it on",
+            got=f"{len(fold.train)} training and {len(fold.validate)} validation cases",
+            advice=f"set split.train and split.validate, or victims.{name}.weights",
+        )
+    number = "" if fold.number is None else f", fold {fold.number}"
+    watch.say(f"training {name}{number} on {len(fold.train)} cases, validated on {len(fold.validate)}")
+    bare = untrained(entry, seed, device)
+    network, head = bare.network, bare.head
+    victim = bare.reading(entry.parts.modalities)
+    crops = Crops(_Examples(victim, entry), spec.training.roi, spec.training.batch, spec.training.flips, seed)
+
+    def validate() -> float:
+        return 1 - sum(_dice_lost(victim, read_labelled(case), device) for case in fold.validate) / len(fold.validate)
+
+    def told(point: Point, _steps: int) -> None:
+        watch.step(f"loss {point.loss:.3f}" + (f", validation Dice {point.dice:.3f}" if point.dice is not None else ""))
+
+    lesson = Plain(network, head)
+    with sizes_fit(name), held_still([network]), torch.no_grad():
+        lesson(crops(0).to(device))
+        _dice_lost(victim, read_labelled(fold.validate[0]), device)
+    watch.task(f"train {name}{number}", spec.training.steps)
+    fit(
+        lesson,
+        network,
+        lambda step: crops(step).to(device),
+        spec.training.schedule(seed),
+        folder=entry.folder,
+        validate=validate,
+        watch=told,
+    )
+    seen = [entry.parts.digests[case.case].voxels for case in (*fold.train, *fold.validate)]
+    save_victim(bare, spec.network, entry.folder, seen)
+    (entry.folder / CHECKPOINT).unlink(missing_ok=True)
+    return bare
+
+
+@contextmanager
+def sizes_fit(name: str) -> Iterator[None]:
+    """What networks raise about sizes is torch's; what is wrong is the study's."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise VictimError(
+            f"the victim {name!r} cannot answer crops, windows or volumes of this size",
+            got=str(error).splitlines()[0],
+            cause="sizes that the network cannot halve and double again, or a network for another number of axes",
+            advice="let training.roi and inference.roi be multiples of all strides together, e.g. of 16",
+        ) from error
+
+
+class _Examples(Sequence[Example]):
+    """The training cases, preprocessed whole. As many as fit into ``MEMORY`` stay there, the others in the cache."""
+
+    def __init__(self, victim: Segmenter, entry: Entry) -> None:
+        self._cases = cases = entry.fold.train
+        pipeline = victim.preprocessing()
+        made_by = {name: pipeline.get(name) for name in ("modalities", "given", "preprocess", "scheme")}
+        everything_fits = True
+
+        def prepared(index: int) -> Example:
+            if everything_fits:
+                return Example(**_preprocessed(victim, cases[index]))
+            digests = entry.parts.digests[cases[index].case]
+            key = {"voxels": digests.voxels, "label": digests.label, **made_by, "versions": versions()}
+            return Example(**entry.cache.get(key, lambda: _preprocessed(victim, cases[index])))
+
+        first = prepared(0)
+        room = max(1, MEMORY // (first.z.nbytes + first.truth.nbytes))
+        everything_fits = room >= len(cases)
+        self._prepared = lru_cache(maxsize=room)(prepared)
+
+    def __len__(self) -> int:
+        return len(self._cases)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self._prepared(i) for i in range(*index.indices(len(self)))]
+        return self._prepared(index)
+
+
+def _preprocessed(victim: Segmenter, case: Case) -> dict[str, torch.Tensor]:
+    """A case as the network is fed it, ``z (c, *s)``, and its label map on that grid, in the victim's numbers."""
+    volume = read_labelled(case)
+    assert volume.truth is not None
+    x = victim.own(volume.x[None])
+    way = Way.prepared(victim.steps, x, volume.affine)
+    truth = volume.case.scheme.translate(volume.truth, victim.head.scheme)
+    return {"z": way(x)[0], "truth": way.labels(truth[None])[0]}
+
+
+def _dice_lost(victim: Segmenter, volume: Volume, device: torch.device) -> float:
+    assert volume.truth is not None
+    truth = volume.case.scheme.translate(volume.truth, victim.head.scheme)[None].to(device)
+    targets = victim.targets(truth)
+    return dice_lost(targets.where, victim.at(volume.affine)(volume.x[None].to(device)), targets).item()
