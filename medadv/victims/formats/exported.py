@@ -88,8 +88,11 @@ class Program(nn.Module):
         goal = fn(torch.empty(0))
         if goal.dtype != torch.float32:
             raise VictimError("an exported program keeps its precision", got=goal.dtype, advice="export it anew")
-        self._exported = move_to_device_pass(self._exported, goal.device)
-        self.program = self._exported.module()
+        inputs = (node for node in self._exported.graph.nodes if node.op == "placeholder")
+        if any(value.device != goal.device for node in inputs if isinstance(value := node.meta.get("val"), Tensor)):
+            self._exported = move_to_device_pass(self._exported, goal.device)
+            self.program = self._exported.module()
+            self.train(self.training)
         return self
 
     def __repr__(self) -> str:
@@ -168,7 +171,7 @@ def _exported(path: Path, declared: Declared) -> Program:
         raise _unloadable(path, error) from error
     shapes = _Shapes.of(program)
     shapes.check(declared)
-    return Program(module, "pt2", _digest(path), one=shapes.input[0] == 1, exported=program)
+    return Program(module, "pt2", _digest(path), one=shapes.input[0] == 1, exported=program).to("cpu")
 
 
 def _torchscript(path: Path, declared: Declared) -> Program:

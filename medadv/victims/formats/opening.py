@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 
@@ -23,6 +23,7 @@ from medadv.victims.segmentation import Segmenter
 Source = str | Path
 
 
+@runtime_checkable
 class Format(Protocol):
     """What each format's module holds."""
 
@@ -39,9 +40,7 @@ class _Own:
     """medadv's own folder."""
 
     def recognises(self, path: Path) -> bool:
-        return ((path if path.is_dir() else path.parent) / checkpoint.CARD).is_file() and (
-            path.is_dir() or path.name == checkpoint.WEIGHTS
-        )
+        return ((path if path.is_dir() else path.parent) / checkpoint.CARD).is_file()
 
     def load(self, path: Path, declared: Declared | None, trust: bool) -> Segmenter:  # noqa: ARG002
         victim = checkpoint.load_victim(path)
@@ -52,27 +51,28 @@ class _Own:
 
 @dataclass(frozen=True)
 class _Row:
-    """A format: its name for people, what it needs to be one, and where it is read."""
+    """A format: its name for people, what it needs to be one, whether it is a folder or which files, and its module."""
 
     name: str
     needs: str
     folder: bool
-    file: bool
+    files: str | None
     module: str | None = None
 
     def format(self) -> Format:
         return _Own() if self.module is None else cast(Format, import_module(f"medadv.victims.formats.{self.module}"))
 
     def recognises(self, path: Path) -> bool:
-        return (self.folder if path.is_dir() else self.file) and self.format().recognises(path)
+        could_be = self.folder if path.is_dir() else self.files is not None and path.match(self.files)
+        return could_be and self.format().recognises(path)
 
 
 FORMATS = (
-    _Row("medadv", f"a folder with {checkpoint.WEIGHTS} and {checkpoint.CARD}", folder=True, file=True),
-    _Row("MONAI bundle", "a folder with configs/metadata.json and models/", folder=True, file=False, module="bundle"),
-    _Row("nnU-Net", "a folder with plans.json, dataset.json and fold_*/", folder=True, file=False, module="nnunet"),
-    _Row("program", "a .pt2 of torch.export, or TorchScript; trusted", folder=False, file=True, module="exported"),
-    _Row("weights", "one .safetensors, .pt, .pth or .ckpt", folder=False, file=True, module="weights"),
+    _Row("medadv", f"a folder with {checkpoint.WEIGHTS} and {checkpoint.CARD}", True, checkpoint.WEIGHTS),
+    _Row("MONAI bundle", "a folder with configs/metadata.json and models/", True, None, "bundle"),
+    _Row("nnU-Net", "a folder with plans.json, dataset.json and fold_*/", True, "checkpoint*.pth", "nnunet"),
+    _Row("program", "a .pt2 of torch.export, or TorchScript; trusted", False, "*", "exported"),
+    _Row("weights", "one .safetensors, .pt, .pth or .ckpt", False, "*", "weights"),
 )
 """Every format, in the order in which they are asked."""
 

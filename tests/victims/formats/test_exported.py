@@ -151,6 +151,7 @@ def test_an_exported_program_moves_as_a_whole(tmp_path: Path) -> None:
 
     victim = load(export(tmp_path / "m.pt2", Shifted(2, 2, 1).eval()), DECLARED, trust=True)
     moved = victim.network.to("meta")
+    assert not any(part.training for part in moved.modules())
     assert moved(torch.empty(1, 2, 8, 8, 8, device="meta")).device.type == "meta"
     with pytest.raises(VictimError, match="keeps its precision"):
         victim.network.half()

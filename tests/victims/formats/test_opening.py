@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runtime_types import unchecked
 from safetensors.torch import save_file
 from torch import nn
 
@@ -94,7 +95,7 @@ def test_the_network_goes_where_it_is_asked_to(own: Path) -> None:
 
 
 def test_a_device_in_the_place_of_a_declaration_is_advice(own: Path) -> None:
-    with pytest.raises(ConfigError, match="device="):
+    with unchecked(), pytest.raises(ConfigError, match="device="):
         open_victim(own, "cpu")  # type: ignore[arg-type]
 
 
@@ -120,6 +121,9 @@ UNKNOWN: dict[str, tuple[Callable[[Path], Path], str]] = {
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_nobody_recognises_is_told_with_what_each_format_needs(own: Path, name: str) -> None:
+    if name == "weights without a card":  # a folder: asked for what the other formats know of folders
+        pytest.importorskip("medadv.victims.formats.bundle")
+        pytest.importorskip("medadv.victims.formats.nnunet")
     make, words = UNKNOWN[name]
     with pytest.raises(VictimError) as refusal:
         open_victim(make(own.parent))
