@@ -217,6 +217,16 @@ def test_a_mirrored_victim_answers_alike_for_mirror_images(own: Path, x: torch.T
         mirrored(victim, (3,))
 
 
+def test_the_gradient_goes_through_programs_that_are_mirrored_and_averaged(tmp_path: Path, x: torch.Tensor) -> None:
+    program = open_victim([exported(tmp_path)] * 2, DECLARED, trust=True)
+    gradients = []
+    for victim in (program, DECLARED.deployed(network())):
+        z = x.clone().requires_grad_()
+        gradients.append(torch.autograd.grad(mirrored(victim, (1,))(z).square().sum(), z)[0])
+    assert gradients[0].abs().max() > 0
+    assert torch.allclose(*gradients, rtol=1e-4, atol=1e-6)
+
+
 class _Other:
     """A predictor of some format."""
 
