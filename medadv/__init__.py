@@ -4,7 +4,7 @@ The rooms, each importing only what stands below it:
 
 - ``medadv.study``: an experiment from its YAML to its tested verdict (``run``);
 - ``medadv.defense``: the one training loop, and lessons for it;
-- ``medadv.victims``: predictors, differentiable from stored voxels (``Segmenter``, ``load_victim``);
+- ``medadv.victims``: predictors, differentiable from stored voxels (``Segmenter``, ``open_victim``);
 - ``medadv.data``: cases and volumes (``read``, ``write``, ``brats``, ``msd_cohort``, ``phantom``);
 - ``medadv.attack``: the attack core (``Attack``, ``Budget``, ``fgsm``, ``ifgsm``, ``tifgsm``, ``pgd``);
 - ``medadv.labels``, ``medadv.atomic``, ``medadv.errors``: below all of them.
@@ -42,8 +42,11 @@ if TYPE_CHECKING:
     from medadv.labels import LabelScheme as LabelScheme
     from medadv.study.load import load_study as load_study
     from medadv.study.run import run as run
-    from medadv.victims.checkpoint import load_victim as load_victim
     from medadv.victims.checkpoint import save_victim as save_victim
+    from medadv.victims.declared import Declared as Declared
+    from medadv.victims.formats.opening import load_victim as load_victim
+    from medadv.victims.formats.opening import mirrored as mirrored
+    from medadv.victims.formats.opening import open_victim as open_victim
     from medadv.victims.head import Sigmoid as Sigmoid
     from medadv.victims.head import Softmax as Softmax
     from medadv.victims.normalize import ZScore as ZScore
@@ -67,7 +70,9 @@ _WHERE = {
     "labels": ("LabelScheme",),
     "study.load": ("load_study",),
     "study.run": ("run",),
-    "victims.checkpoint": ("load_victim", "save_victim"),
+    "victims.checkpoint": ("save_victim",),
+    "victims.declared": ("Declared",),
+    "victims.formats.opening": ("load_victim", "mirrored", "open_victim"),
     "victims.head": ("Sigmoid", "Softmax"),
     "victims.normalize": ("ZScore",),
     "victims.segmentation": ("Segmenter",),

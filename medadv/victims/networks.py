@@ -10,18 +10,55 @@ from collections.abc import Mapping
 from typing import Any
 
 import monai.networks.nets as nets
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
+from torch import Tensor, nn
 
 from medadv.errors import ConfigError
 
+
+def _answering(kind: type[nn.Module], which: int) -> type[nn.Module]:
+    """A network that answers a list (deep supervision), reduced to the one answer that is deployed.
+
+    A class derived from it, under its name: the keys of its weights stay what they are.
+    """
+
+    def forward(self: nn.Module, x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b k *s"]:
+        answer = kind.forward(self, x)
+        if isinstance(answer, Tensor):
+            return answer if answer.ndim == x.ndim else answer[:, which]  # DynUNet stacks while it trains
+        one: Tensor = answer[which]
+        return one
+
+    return type(kind.__name__, (kind,), {"forward": forward})
+
+
 NETWORKS: dict[str, type[nn.Module]] = {
+    "AttentionUnet": nets.AttentionUnet,
     "BasicUNet": nets.BasicUNet,
-    "DynUNet": nets.DynUNet,
+    "BasicUNetPlusPlus": _answering(nets.BasicUNetPlusPlus, -1),
+    "DynUNet": _answering(nets.DynUNet, 0),
+    "FlexibleUNet": nets.FlexibleUNet,
+    "HighResNet": nets.HighResNet,
+    "MedNeXt": _answering(nets.MedNeXt, 0),
     "SegResNet": nets.SegResNet,
+    "SegResNetDS": _answering(nets.SegResNetDS, 0),
+    "SegResNetVAE": _answering(nets.SegResNetVAE, 0),
+    "SwinUNETR": nets.SwinUNETR,
+    "UNETR": nets.UNETR,
     "UNet": nets.UNet,
+    "VNet": nets.VNet,
 }
 """What a study can name. Anything else comes in through Python: ``medadv.run(study, victims={"mine": network})``."""
+
+FORMER: dict[str, dict[str, str | None]] = {
+    "AttentionUnet": {"dimensions": "spatial_dims"},
+    "BasicUNet": {"dimensions": "spatial_dims"},
+    "SwinUNETR": {"img_size": None},
+    "UNETR": {"pos_embed": "proj_type"},
+    "UNet": {"dimensions": "spatial_dims"},
+}
+"""Arguments of older MONAI → today's name of the same; None where the network was the same without it."""
 
 
 class Architecture(BaseModel):
@@ -49,7 +86,7 @@ def build_network(architecture: Architecture, modalities: int, channels: int) ->
         channels: output channels.
 
     Raises:
-        ConfigError: an unknown name, or arguments that the network refuses.
+        ConfigError: an unknown name, arguments that the network refuses, or weights that would be downloaded.
     """
     if architecture.name not in NETWORKS:
         raise ConfigError(
@@ -59,7 +96,8 @@ def build_network(architecture: Architecture, modalities: int, channels: int) ->
             advice="bring your own network in by Python: medadv.run('study.yaml', victims={'mine': victim})",
         )
     kind = NETWORKS[architecture.name]
-    arguments: Mapping[str, Any] = {"in_channels": modalities, "out_channels": channels, **architecture.arguments}
+    own = _of_today(architecture)
+    arguments: Mapping[str, Any] = {"in_channels": modalities, "out_channels": channels, **own}
     known = set(inspect.signature(kind).parameters)
     if unknown := set(arguments) - known:
         raise ConfigError(
@@ -67,7 +105,33 @@ def build_network(architecture: Architecture, modalities: int, channels: int) ->
             got=sorted(unknown),
             expected=f"some of {sorted(known)}",
         )
+    if arguments.get("pretrained"):
+        raise ConfigError(
+            f"{architecture.name} would download weights",
+            got="pretrained: true",
+            advice="leave it out, and give the trained weights as a file",
+        )
     try:
         return kind(**arguments)
-    except (TypeError, ValueError, LookupError, RuntimeError, AssertionError) as error:
+    except ImportError as error:
+        raise ConfigError(
+            f"{architecture.name} needs a package that is not installed",
+            got=error,
+            advice="install it: pip install einops, for the networks with attention",
+        ) from error
+    except (TypeError, ValueError, LookupError, RuntimeError, AssertionError, AttributeError) as error:
         raise ConfigError(f"{architecture.name} refuses its arguments", got=f"{dict(arguments)}: {error}") from error
+
+
+def _of_today(architecture: Architecture) -> dict[str, Any]:
+    """The arguments in the words of the installed MONAI."""
+    former = FORMER.get(architecture.name, {})
+    renamed = {name: former.get(name, name) for name in architecture.arguments}
+    new = [name for name in renamed.values() if name is not None]
+    if twice := sorted({name for name in new if new.count(name) > 1}):
+        raise ConfigError(
+            f"an argument of {architecture.name} is given under its old name and its new one",
+            got=sorted(old for old, name in renamed.items() if name in twice),
+            expected=twice,
+        )
+    return {name: value for old, value in architecture.arguments.items() if (name := renamed[old]) is not None}

@@ -1,0 +1,202 @@
+"""The one door for models: a path, or several, and how they are deployed → ``Segmenter``.
+
+A format is asked only for what it could be, and imported only when it is asked: nobody needs nnU-Net to open a UNet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+
+from medadv.errors import ConfigError, VictimError
+from medadv.victims import checkpoint
+from medadv.victims.combine import Mean, Mirrored
+from medadv.victims.declared import Declared
+from medadv.victims.networks import build_network
+from medadv.victims.segmentation import Segmenter
+
+Source = str | Path
+
+
+@runtime_checkable
+class Format(Protocol):
+    """What each format's module holds."""
+
+    def recognises(self, path: Path) -> bool:
+        """Whether a path is of this format, without running anything in it."""
+        ...
+
+    def load(self, path: Path, declared: Declared | None, trust: bool) -> Segmenter:
+        """The victim on the CPU, in evaluation mode."""
+        ...
+
+
+class _Own:
+    """medadv's own folder."""
+
+    def recognises(self, path: Path) -> bool:
+        return ((path if path.is_dir() else path.parent) / checkpoint.CARD).is_file()
+
+    def load(self, path: Path, declared: Declared | None, trust: bool) -> Segmenter:  # noqa: ARG002
+        victim = checkpoint.load_victim(path)
+        if declared is not None:
+            _check_said(victim, declared)
+        return victim
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A format: its name for people, what it needs to be one, whether it is a folder or which files, and its module."""
+
+    name: str
+    needs: str
+    folder: bool
+    files: str | None
+    module: str | None = None
+
+    def format(self) -> Format:
+        return _Own() if self.module is None else cast(Format, import_module(f"medadv.victims.formats.{self.module}"))
+
+    def recognises(self, path: Path) -> bool:
+        could_be = self.folder if path.is_dir() else self.files is not None and path.match(self.files)
+        return could_be and self.format().recognises(path)
+
+
+FORMATS = (
+    _Row("medadv", f"a folder with {checkpoint.WEIGHTS} and {checkpoint.CARD}", True, checkpoint.WEIGHTS),
+    _Row("MONAI bundle", "a folder with configs/metadata.json and models/", True, None, "bundle"),
+    _Row("nnU-Net", "a folder with plans.json, dataset.json and fold_*/", True, "checkpoint*.pth", "nnunet"),
+    _Row("program", "a .pt2 of torch.export, or TorchScript; trusted", False, "*", "exported"),
+    _Row("weights", "one .safetensors, .pt, .pth or .ckpt", False, "*", "weights"),
+)
+"""Every format, in the order in which they are asked."""
+
+
+def open_victim(
+    path: Source | Sequence[Source],
+    declared: Declared | None = None,
+    *,
+    trust: bool = False,
+    device: str | torch.device = "cpu",
+) -> Segmenter:
+    """Open a model as it lies on the disk; several are one victim, whose answer is the mean of theirs.
+
+    Args:
+        path: a file or folder of one of ``FORMATS``, or several of one training: its folds.
+        declared: how it is deployed, where the file does not say.
+        trust: whether programs may be loaded, which can run anything.
+        device: where its network goes.
+
+    Raises:
+        VictimError: nothing there, no format that is known, or a file that cannot be used.
+        ConfigError: something has to be declared, or contradicts the file; or members that are deployed differently.
+    """
+    if declared is not None and not isinstance(declared, Declared):
+        raise ConfigError(
+            "what is said of a model is a Declared",
+            got=repr(declared),
+            advice="write load_victim(path, device=...) for a device, and Declared(scheme, modalities) for a model",
+        )
+    paths = [path] if isinstance(path, str | Path) else list(path)
+    members = [_opened(Path(one).expanduser(), declared, trust) for one in paths]
+    victim = members[0] if len(members) == 1 else _ensemble(members)
+    return replace(victim, network=victim.network.to(device))
+
+
+load_victim = open_victim
+"""The name that it has beside ``save_victim``."""
+
+
+def mirrored(victim: Segmenter, axes: Sequence[int]) -> Segmenter:
+    """The victim that answers with the mean over mirror images along some axes of space (test-time augmentation).
+
+    Raises:
+        ConfigError: no axes of its windows, or a victim that is scored by a predictor of its own.
+    """
+    _check_no_own_predictor([victim], "mirrored")
+    roi = getattr(victim.inference, "roi", None)
+    if roi is not None and max(axes, default=0) >= len(roi):
+        raise ConfigError("mirroring takes axes of space", got=list(axes), expected=f"some of {list(range(len(roi)))}")
+    return replace(victim, network=Mirrored(victim.network, axes))
+
+
+def _opened(path: Path, declared: Declared | None, trust: bool) -> Segmenter:
+    for row in FORMATS:
+        if row.recognises(path):
+            return row.format().load(path, declared, trust)
+    raise VictimError(
+        "this is no model of a format that is known" if path.exists() else "there is no model at this path",
+        got=_found(path),
+        expected="; ".join(f"{row.name}: {row.needs}" for row in FORMATS),
+        advice="check the path; another network comes in by Python: medadv.run(study, victims={'mine': network})",
+    )
+
+
+def _found(path: Path) -> str:
+    if path.is_file():
+        with path.open("rb") as stream:
+            return f"{path}, {path.stat().st_size} bytes that begin with {stream.read(8)!r}"
+    if not path.is_dir():
+        return f"{path}, which does not exist"
+    names = sorted(one.name + "/" * one.is_dir() for one in path.iterdir())
+    return f"{path} with {', '.join(names[:8]) or 'nothing in it'}{' …' if len(names) > 8 else ''}"
+
+
+def _ensemble(members: Sequence[Segmenter]) -> Segmenter:
+    """One victim whose answer is the mean of the members' answers."""
+    if not members:
+        raise ConfigError("a victim of no models", expected="one path or more")
+    _check_no_own_predictor(members, "averaged")
+    first, *others = (member.preprocessing() for member in members)
+    for number, other in enumerate(others, start=2):
+        if wrong := sorted(name for name in first.keys() | other.keys() if first.get(name) != other.get(name)):
+            raise ConfigError(
+                "only models that are deployed alike have a mean",
+                got=f"member {number}: { {name: other.get(name) for name in wrong} }",
+                expected=f"member 1: { {name: first.get(name) for name in wrong} }",
+                advice="average the folds of one training; attack different models as different victims",
+            )
+    return replace(members[0], network=Mean(member.network for member in members))
+
+
+def _check_no_own_predictor(victims: Sequence[Segmenter], what: str) -> None:
+    if any(victim.deployed is not None for victim in victims):
+        raise ConfigError(
+            f"a victim that is scored by its format's own predictor cannot be {what}",
+            cause="the predictor would go on scoring the single model",
+            advice="let the format do it: nnU-Net averages folds and mirror images itself",
+        )
+
+
+def _check_said(victim: Segmenter, declared: Declared) -> None:
+    """Refuse settings that a user wrote and that the model's own card contradicts."""
+    own, said = (_settings(v) for v in (victim, declared.deployed(victim.network)))
+    wrong = {name for name in declared.given & own.keys() if own[name] != said[name]}
+    if "network" in declared.given and declared.network is not None:
+        channels = len(victim.modalities), len(victim.head.channels)
+        if repr(build_network(declared.network, *channels)) != repr(victim.network):
+            wrong.add("network")
+    if wrong:
+        raise ConfigError(
+            f"the model's own {checkpoint.CARD} says otherwise than the settings beside it",
+            got={name: said.get(name, "another") for name in sorted(wrong)},
+            expected={name: own.get(name, type(victim.network).__name__) for name in sorted(wrong)},
+            advice="leave these settings out: the card knows how the network was trained",
+        )
+
+
+def _settings(victim: Segmenter) -> dict[str, Any]:
+    """How a victim is deployed, under the names that a study has for it."""
+    told = victim.preprocessing()
+    head = told["head"]
+    regions = {"regions": head["channels"]} if head["name"] == "sigmoid" else {}
+    scheme = {"scheme": told["scheme"]}
+    steps = {"normalise": told["preprocess"], "preprocess": told["preprocess"]}
+    return {"modalities": told["modalities"], "head": head["name"], "inference": told["inference"]} | (
+        regions | scheme | steps
+    )
