@@ -102,6 +102,7 @@ class Reason(StrEnum):
     GRADIENT_NOT_FINITE = "gradient_not_finite"
     VICTIM_FAILED = "victim_failed"
     NAME = "name"
+    DECLARATION = "declaration"
 
 
 EXPLANATIONS: dict[Reason, str] = {
@@ -124,6 +125,7 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.GRADIENT_NOT_FINITE: "the victim's gradient is NaN or infinite on this case",
     Reason.VICTIM_FAILED: "the victim cannot answer this case: its size, or what it holds",
     Reason.NAME: "the case's id makes no file name, and the study wants ids as they are",
+    Reason.DECLARATION: "what is declared of this case cannot be meant: its entry in a list, or its patient or group",
 }
 
 

@@ -78,7 +78,7 @@ def test_one_tissue_needs_no_region(tmp_path: Path) -> None:
 
 def test_two_channels_share_one_file(tmp_path: Path) -> None:
     cohort = msd_cohort(lay_out(tmp_path, {**TASK04, "modality": {"1": "ADC", "0": "T2"}}))
-    assert cohort.modalities == ("T2", "ADC")
+    assert cohort.modalities == ("t2", "ADC")
     assert len(set(cohort.cases[0].images.values())) == 1
 
 
