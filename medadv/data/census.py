@@ -24,7 +24,7 @@ class Census:
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._count = Counter(names)
+        self._count = Counter(iter(names))  # of a mapping it would take the values
         self._cases: dict[str, Case] = {}
         self._refused: list[Refusal] = []
 

@@ -145,6 +145,21 @@ def test_a_malformed_declaration_is_advice(tmp_path: Path, name: str) -> None:
     assert refused.value.details["got"] is not None
 
 
+def test_nnunets_declaration_is_told_from_a_decathlons(tmp_path: Path) -> None:
+    nnunet = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "whole": [1, 2]}, "file_ending": ".nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps(nnunet))
+    with pytest.raises(ConfigError, match=r"(?s)nnU-Net's, not a Decathlon's.*importer: nnunet"):
+        msd_cohort(tmp_path)
+
+
+def test_entries_of_hidden_files_are_passed_over(tmp_path: Path) -> None:
+    left = [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in ("._h_001.nii.gz", "_h.nii.gz")]
+    lay_out(tmp_path, {**TASK04, "training": [*left, *TASK04["training"]]})
+    cohort = msd_cohort(tmp_path)
+    assert [case.case for case in cohort.cases] == ["h_004", "h_001"]
+    assert cohort.refused == []
+
+
 def test_a_folder_without_a_declaration_is_advice(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the folder that holds"):
         msd_cohort(tmp_path)
