@@ -73,7 +73,9 @@ def present(path: Path, case: str, name: str, reason: Reason = Reason.MISSING_MO
         CaseError: of that reason, there is none.
     """
     if not path.exists():
-        raise CaseError(reason, f"{case}: {name} has no file {path.name}", advice="check the data set's list of files")
+        # A list may call files after people; a name that holds the id is disguised with it.
+        named = path.name if case in path.name else "where it is listed"
+        raise CaseError(reason, f"{case}: {name} has no file {named}", advice="check the data set's list of files")
     return path
 
 

@@ -262,7 +262,6 @@ def _one(
         raise CaseError(
             Reason.EXTRA_MODALITY,
             f"{case}: {name} has {len(paths)} files that match its pattern",
-            got=[path.name for path in paths],
             expected="one",
             advice="narrow the pattern, or keep the file that is right",
         )
