@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -65,26 +66,30 @@ def datalist_cohort(
         with census.at(name, f"{name}-entry-{place}"):
             if not isinstance(entry, dict):
                 raise _strange(name, "is no object", '{"image": …, "label": …}')
-            given = {"case": case, "patient": patient, "stratum": stratum}
-            told = {what: _told(name, entry, key) for what, key in given.items() if key}
-            images = _images(name, entry, channels)
-            label, mask = _path(name, entry, "label"), _path(name, entry, "mask")
-            if label is None:
-                raise CaseError(Reason.MISSING_LABEL, f"{name}: its entry names no label")
-            found = {m: present(root / image, name, m) for m, image in images.items()}
-            census.take(
-                Case(
-                    name,
-                    told.get("patient"),
-                    found,
-                    present(root / label, name, "the label", Reason.MISSING_LABEL),
-                    scheme,
-                    mask=present(root / mask, name, "the mask") if mask else None,
-                    stratum=told.get("stratum"),
-                    fold=_fold(name, entry),
-                )
-            )
+            if case is not None:
+                _told(name, entry, case)
+            found = _case(root, name, entry, channels, scheme)
+            who = None if patient is None else _told(name, entry, patient)
+            group = None if stratum is None else _told(name, entry, stratum)
+            census.take(replace(found, patient=who, stratum=group))
     return census.cohort(channels, scheme)
+
+
+def _case(root: Path, name: str, entry: Mapping[str, Any], channels: Sequence[str], scheme: LabelScheme) -> Case:
+    """The files of an entry, all of them there."""
+    images = _images(name, entry, channels)
+    label, mask = _path(name, entry, "label"), _path(name, entry, "mask")
+    if label is None:
+        raise CaseError(Reason.MISSING_LABEL, f"{name}: its entry names no label")
+    return Case(
+        name,
+        None,
+        {m: present(root / image, name, m) for m, image in images.items()},
+        present(root / label, name, "the label", Reason.MISSING_LABEL),
+        scheme,
+        mask=present(root / mask, name, "the mask") if mask else None,
+        fold=_fold(name, entry),
+    )
 
 
 def _section(path: Path, section: str) -> list[Any]:

@@ -69,35 +69,24 @@ def pattern_cohort(
     patterns = [_parsed(f"images.{key}", text) for key, text in images.items()]
     others = {key: _parsed(key, text) for key, text in (("label", label), ("mask", mask)) if text is not None}
     _agree(patterns, others)
-    together = len({pattern.text for pattern in patterns}) == 1
-    found = [_found(root, pattern) for pattern in (patterns[:1] if together else patterns)]
+    if len({pattern.text for pattern in patterns}) == 1:
+        patterns = patterns[:1]  # one file with all modalities
+    found = [_found(root, pattern) for pattern in patterns]
     beside = {key: _found(root, pattern) for key, pattern in others.items()}
-    _apart([*patterns[: len(found)], others["label"]], [*found, beside["label"]])
+    _apart([*patterns, others["label"]], [*found, beside["label"]])
     scans = sorted({said for hits in found for said in hits} | _alone(found, beside["label"]))
     if not any(found):
-        raise ConfigError(
-            f"no image in {root}",
-            got=images,
-            expected="patterns that files in the folder match",
-            advice="write patterns from the folder on, for instance {case}/{case}_t1.nii.gz",
-        )
+        advice = "write patterns from the folder on, for instance {case}/{case}_t1.nii.gz"
+        raise ConfigError(f"no image in {root}", got=images, expected="patterns that files match", advice=advice)
     census = Census(dict(said)["case"] for said in scans)
     for said in scans:
         words = dict(said)
         name = words["case"]
         with census.at(name, "/".join(words[key] for key in ("stratum", "patient", "case") if key in words)):
             each = {m: _one(hits, said, name, m) for m, hits in zip(channels, found * len(channels), strict=False)}
-            census.take(
-                Case(
-                    name,
-                    words.get("patient"),
-                    each,
-                    _one(beside["label"], said, name, "the label", Reason.MISSING_LABEL),
-                    scheme,
-                    mask=_one(beside["mask"], said, name, "the mask") if mask is not None else None,
-                    stratum=words.get("stratum"),
-                )
-            )
+            truth = _one(beside["label"], said, name, "the label", Reason.MISSING_LABEL)
+            head = _one(beside["mask"], said, name, "the mask") if mask is not None else None
+            census.take(Case(name, words.get("patient"), each, truth, scheme, head, stratum=words.get("stratum")))
     return told(census.cohort(channels, scheme), patient, stratum)
 
 
