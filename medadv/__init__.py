@@ -35,9 +35,12 @@ if TYPE_CHECKING:
     from medadv.data.brats import brats_cohort as brats_cohort
     from medadv.data.case import Case as Case
     from medadv.data.case import Volume as Volume
+    from medadv.data.datalist import datalist_cohort as datalist_cohort
     from medadv.data.files import read as read
     from medadv.data.files import write as write
     from medadv.data.msd import msd_cohort as msd_cohort
+    from medadv.data.nnunet import nnunet_cohort as nnunet_cohort
+    from medadv.data.pattern import pattern_cohort as pattern_cohort
     from medadv.data.phantom import phantom as phantom
     from medadv.labels import LabelScheme as LabelScheme
     from medadv.study.load import load_study as load_study
@@ -64,8 +67,11 @@ _WHERE = {
     "attack.threat": ("Linf",),
     "data.brats": ("brats", "brats_cohort"),
     "data.case": ("Case", "Volume"),
+    "data.datalist": ("datalist_cohort",),
     "data.files": ("read", "write"),
     "data.msd": ("msd_cohort",),
+    "data.nnunet": ("nnunet_cohort",),
+    "data.pattern": ("pattern_cohort",),
     "data.phantom": ("phantom",),
     "labels": ("LabelScheme",),
     "study.load": ("load_study",),

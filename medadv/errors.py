@@ -103,6 +103,7 @@ class Reason(StrEnum):
     VICTIM_FAILED = "victim_failed"
     OUT_OF_MEMORY = "out_of_memory"
     NAME = "name"
+    DECLARATION = "declaration"
 
 
 EXPLANATIONS: dict[Reason, str] = {
@@ -126,6 +127,7 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.VICTIM_FAILED: "the victim cannot answer this case: its size, or what it holds",
     Reason.OUT_OF_MEMORY: "the case needs more memory than there is, after everything that saves some",
     Reason.NAME: "the case's id makes no file name, and the study wants ids as they are",
+    Reason.DECLARATION: "what is declared of this case cannot be meant: its entry in a list, or its patient or group",
 }
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from medadv.errors import ConfigError
-from medadv.labels import BACKGROUND, BRATS_2018, LabelScheme
+from medadv.labels import BACKGROUND, BRATS_2018, BRATS_2024, LabelScheme
 
 _MODALITIES = {
     "t1": ("t1", "t1w", "t1n", "t1 native", "t1 weighted"),
@@ -19,11 +19,15 @@ _MODALITIES = {
 }
 _TISSUES = {
     BACKGROUND: ("background",),
-    "oedema": ("edema", "oedema", "peritumoral edema", "ed", "snfh"),
-    "necrosis": ("necrosis", "necrotic", "ncr", "ncr net", "netc", "non enhancing", "non enhancing tumor"),
+    "oedema": ("edema", "oedema", "peritumoral edema", "peritumoral oedema", "ed", "snfh"),
+    "necrosis": (
+        *("necrosis", "necrotic", "ncr", "net", "ncr net", "netc", "non enhancing", "non enhancing tumor"),
+        *("non enhancing and necrosis", "non enhancing tumor core", "necrotic tumor core"),
+    ),
     "enhancing": ("enhancing", "enhancing tumor", "et"),
     "cavity": ("cavity", "resection cavity", "rc"),
 }
+_PLAIN = re.compile(r"\w[\w .+-]*")
 _REGIONS = {
     "WT": ("wt", "whole tumor", "whole"),
     "TC": ("tc", "tumor core", "core"),
@@ -34,6 +38,25 @@ _REGIONS = {
 def modality(name: str) -> str:
     """``T1c``, ``t1gd`` → ``t1ce``; ``T2w`` → ``t2``; what is not known stays as it is."""
     return _canonical(name, _MODALITIES)
+
+
+def modalities(names: Sequence[str]) -> tuple[str, ...]:
+    """Declared channels under their own names here, in their order.
+
+    Raises:
+        ConfigError: there are none, two have one name, or one makes no file name.
+    """
+    own = tuple(modality(name) for name in names)
+    if not own or len(set(own)) < len(own):
+        raise ConfigError(
+            "two channels have one name" if own else "no channel is declared",
+            got=list(names),
+            expected="a name of its own for each, such as t1, t1ce, t2, flair",
+            advice="spellings of one modality are one name: T1Gd and t1ce are the same",
+        )
+    if odd := [name for name in own if not _PLAIN.fullmatch(name)]:
+        raise ConfigError("a channel's name makes no file name", got=odd, expected="letters, digits, spaces, . _ + -")
+    return own
 
 
 def tissue(name: str) -> str:
@@ -58,23 +81,23 @@ def declared_scheme(name: str, labels: Mapping[str, int | Sequence[int]], order:
         order: nnU-Net's ``regions_class_order``, the number that each region paints, without background's.
 
     Raises:
-        ConfigError: no background, a number given twice, or an order that does not paint what the regions say.
+        ConfigError: no background, a name or a number given twice, or an order that does not paint what the regions
+            say.
     """
-    plain = {tissue(k): v for k, v in labels.items() if isinstance(v, int)}
-    regional = any(not isinstance(numbers, int) for numbers in labels.values())
+    single = {k: v if isinstance(v, int) else v[0] for k, v in labels.items() if isinstance(v, int) or len(v) == 1}
+    if len(single) == len(labels):
+        return _of_tissues(name, single)
+    background = [number for k, number in single.items() if tissue(k) == BACKGROUND]
     lists = {region(k): (v,) if isinstance(v, int) else tuple(v) for k, v in labels.items() if tissue(k) != BACKGROUND}
-    if len(lists) + (BACKGROUND in plain) < len(labels):
-        raise ConfigError("two labels have one name", got=dict(labels))
-    if not regional:
-        known = set(plain) == set(BRATS_2018.numbers)
-        every = tuple(t for t in plain if t != BACKGROUND)
-        foreground = {"foreground": every} if len(every) > 1 else {}
-        return LabelScheme(name, plain, BRATS_2018.regions if known else foreground)
+    if len(lists) + len(background) < len(labels) or len(background) > 1 or not all(lists.values()):
+        raise ConfigError("two labels have one name, or a region has no number", got=dict(labels))
+    if order and len(order) != len(lists):
+        raise ConfigError("regions_class_order does not have a number for each region", got=order, expected=list(lists))
     numbers = sorted({number for members in lists.values() for number in members})
     names = _glioma(lists) or {number: f"label {number}" for number in numbers}
     scheme = LabelScheme(
         name,
-        {BACKGROUND: plain.get(BACKGROUND, 0), **{names[number]: number for number in numbers}},
+        {BACKGROUND: background[0] if background else 0, **{names[number]: number for number in numbers}},
         {r: tuple(names[number] for number in members) for r, members in lists.items()},
     )
     for place, (members, painted) in enumerate(zip(lists.values(), order, strict=False)):
@@ -90,15 +113,28 @@ def declared_scheme(name: str, labels: Mapping[str, int | Sequence[int]], order:
     return scheme
 
 
+def _of_tissues(name: str, labels: Mapping[str, int]) -> LabelScheme:
+    """One number a name. Where they are a glioma's tissues, the three regions are known; else ``foreground`` is all."""
+    numbers = {tissue(k): number for k, number in labels.items()}
+    if len(numbers) < len(labels):
+        raise ConfigError("two labels have one name", got=dict(labels))
+    if set(BRATS_2018.numbers) <= set(numbers) <= set(BRATS_2024.numbers):
+        return LabelScheme(name, numbers, BRATS_2018.regions)
+    every = tuple(t for t in numbers if t != BACKGROUND)
+    return LabelScheme(name, numbers, {"foreground": every} if len(every) > 1 else {})
+
+
 def _glioma(regions: Mapping[str, tuple[int, ...]]) -> dict[int, str] | None:
-    """Number → tissue, where the regions are those of a glioma, nested as they must be."""
-    if set(regions) != set(BRATS_2018.regions):
+    """Number → tissue, where the regions are a glioma's, nested as they must be; a cavity may lie beside them."""
+    beside = {tissue(r): set(numbers) for r, numbers in regions.items() if r not in BRATS_2018.regions}
+    if not set(BRATS_2018.regions) <= set(regions) or not set(beside) <= {"cavity"}:
         return None
     whole, core, enhancing = (set(regions[r]) for r in ("WT", "TC", "ET"))
-    parts = {"oedema": whole - core, "necrosis": core - enhancing, "enhancing": enhancing}
+    parts = {"oedema": whole - core, "necrosis": core - enhancing, "enhancing": enhancing, **beside}
     if not (enhancing < core < whole) or any(len(part) != 1 for part in parts.values()):
         return None
-    return {number: name for name, part in parts.items() for number in part}
+    names = {number: name for name, part in parts.items() for number in part}
+    return names if len(names) == len(parts) else None
 
 
 def _canonical(name: str, table: Mapping[str, Sequence[str]]) -> str:

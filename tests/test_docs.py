@@ -74,9 +74,15 @@ def test_studies_are_valid(block: Block) -> None:
 
 @pytest.mark.parametrize("block", FRAGMENTS, ids=str)
 def test_fragments_use_the_studys_words(block: Block) -> None:
+    from pydantic import TypeAdapter
+
+    from medadv.study.sources import Data
     from medadv.study.spec import Study
 
-    assert set(yaml.safe_load(block.text)) <= set(Study.model_fields)
+    fragment = yaml.safe_load(block.text)
+    assert set(fragment) <= set(Study.model_fields)
+    if "importer" in fragment.get("data", {}):
+        TypeAdapter(Data).validate_python(fragment["data"])
 
 
 def commands(program: str) -> list[tuple[str, list[str]]]:

@@ -1,18 +1,22 @@
 """BraTS folders, 2018 to 2024: one folder a case, one file a modality, named by the release's own rules.
 
+The challenges beside the glioma one (``BraTS-MEN-…``, ``BraTS-MET-…``) are named by the same rules from 2023 on. Their
+label numbers are not always the glioma's: where they differ, declare them with another importer.
+
 Modalities come out under their canonical names (``t1``, ``t1ce``, ``t2``, ``flair``) whatever the release calls them,
 and label numbers are those that the declared release documents; neither is read off the voxels.
 """
 
 from __future__ import annotations
 
+import csv
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from medadv.data.case import Case, Cohort, Refusal, twin_name
+from medadv.data.case import Case, Cohort
+from medadv.data.census import Census, hidden
 from medadv.errors import CaseError, ConfigError, Reason
 from medadv.labels import BRATS_2018, BRATS_2023, BRATS_2024, LabelScheme
 
@@ -29,12 +33,16 @@ class Release:
         names: canonical modality → the release's name.
         scheme: what its label numbers mean.
         patient: pattern whose first group is the patient id within a case id.
+        graded: whether cases lie in a folder called after the tumour's grade, ``HGG`` or ``LGG``.
+        misnamed: case → what its label is called in the common copy, instead of by the rule.
     """
 
     separator: str
     names: Mapping[str, str]
     scheme: LabelScheme
     patient: re.Pattern[str]
+    graded: bool = False
+    misnamed: Mapping[str, str] = field(default_factory=dict)
 
 
 _EARLY = dict(zip(MODALITIES, MODALITIES, strict=True))
@@ -42,8 +50,13 @@ _LATE = {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f"}
 _CASE = re.compile(r"(.+)")
 _TIME_POINT = re.compile(r"(.+)-\d{3}")  # BraTS-GLI-NNNNN-TTT: TTT is one patient's time point
 
+_GRADES = ("HGG", "LGG")
+_MISNAMED = {"BraTS20_Training_355": "W39_1998.09.19_Segm.nii"}
+
 RELEASES: dict[str, Release] = {
-    **{year: Release("_", _EARLY, BRATS_2018, _CASE) for year in ("2018", "2019", "2020", "2021", "2022")},
+    **{year: Release("_", _EARLY, BRATS_2018, _CASE, graded=True) for year in ("2018", "2019")},
+    "2020": Release("_", _EARLY, BRATS_2018, _CASE, misnamed=_MISNAMED),
+    **{year: Release("_", _EARLY, BRATS_2018, _CASE) for year in ("2021", "2022")},
     "2023": Release("-", _LATE, BRATS_2023, _TIME_POINT),
     "2024": Release("-", _LATE, BRATS_2024, _TIME_POINT),
 }
@@ -52,6 +65,9 @@ RELEASES: dict[str, Release] = {
 
 def brats(folder: str | Path, release: str = "2021", *, labelled: bool = True) -> Case:
     """One BraTS case folder.
+
+    Its stratum is the tumour's grade where the release tells it: by the folder above (2018, 2019), or by a
+    ``name_mapping.csv`` beside the case (2020).
 
     Args:
         folder: the case's folder; its name is the case id.
@@ -73,7 +89,7 @@ def brats(folder: str | Path, release: str = "2021", *, labelled: bool = True) -
         if file is None:
             raise _missing(Reason.MISSING_MODALITY, folder, rules, name, found)
         images[modality] = file
-    label = _one(folder, f"{folder.name}{rules.separator}seg", found)
+    label = _one(folder, f"{folder.name}{rules.separator}seg", found) or _misnamed(folder, rules, found)
     if label is None and labelled:
         raise _missing(Reason.MISSING_LABEL, folder, rules, "seg", found)
     if found:
@@ -85,7 +101,14 @@ def brats(folder: str | Path, release: str = "2021", *, labelled: bool = True) -
             advice="move them out of the case's folder",
         )
     patient = rules.patient.fullmatch(folder.name)
-    return Case(folder.name, patient.group(1) if patient else folder.name, images, label, rules.scheme)
+    return Case(
+        folder.name,
+        patient.group(1) if patient else folder.name,
+        images,
+        label,
+        rules.scheme,
+        stratum=_grade(folder, rules, release),
+    )
 
 
 def brats_cohort(root: str | Path, release: str = "2021", *, labelled: bool = True) -> Cohort:
@@ -100,34 +123,18 @@ def brats_cohort(root: str | Path, release: str = "2021", *, labelled: bool = Tr
     """
     rules = _rules(release)
     root = Path(root)
-    cases: dict[str, Case] = {}
-    refused: list[Refusal] = []
     folders = sorted(_case_folders(root), key=lambda folder: (folder.name, folder))
-    count = Counter(folder.name for folder in folders)
-
-    def refuse(folder: Path, reason: Reason, message: str) -> None:
-        taken = {*count, *(refusal.case for refusal in refused)}
-        alone = count[folder.name] == 1
-        name = folder.name if alone else twin_name(folder.relative_to(root).as_posix(), taken)
-        refused.append(Refusal(name, reason, message))
-
+    census = Census(folder.name for folder in folders)
     for folder in folders:
-        if folder.name in cases:
-            other = cases[folder.name].images["t1"].parent
-            twin = f"{folder.name}: two folders have this case id; {other} is used, {folder} is not"
-            refuse(folder, Reason.EXTRA_MODALITY, twin)
-            continue
-        try:
-            cases[folder.name] = brats(folder, release, labelled=labelled)
-        except CaseError as error:
-            refuse(folder, error.reason, str(error))
-    if not cases and not refused:
+        with census.at(folder.name, folder.relative_to(root).as_posix()):
+            census.take(brats(folder, release, labelled=labelled))
+    if not folders:
         raise ConfigError(
             f"no BraTS case under {root}",
             expected=f"folders such as CASE/CASE{rules.separator}{rules.names['t1']}.nii.gz",
             advice="check the folder; for another layout use another importer",
         )
-    return Cohort(list(cases.values()), refused, MODALITIES, rules.scheme)
+    return census.cohort(MODALITIES, rules.scheme)
 
 
 def _rules(release: str) -> Release:
@@ -137,12 +144,34 @@ def _rules(release: str) -> Release:
         raise ConfigError("unknown BraTS release", got=release, expected=f"one of {list(RELEASES)}") from None
 
 
-def _hidden(path: Path) -> bool:
-    return path.name.startswith((".", "_"))
+def _misnamed(folder: Path, rules: Release, found: set[Path]) -> Path | None:
+    """The label of a case that the common copy of a release calls by another name: that case's, and that name alone."""
+    file = folder / rules.misnamed.get(folder.name, "")
+    if file not in found:
+        return None
+    found.remove(file)
+    return file
+
+
+def _grade(folder: Path, rules: Release, release: str) -> str | None:
+    if rules.graded:
+        return folder.parent.name if folder.parent.name in _GRADES else None
+    return _grades(folder.parent, f"BraTS_{release}_subject_ID").get(folder.name)
+
+
+def _grades(folder: Path, column: str) -> Mapping[str, str]:
+    """Case → grade, from the table that 2020 comes with; nothing where there is none, or none of these columns."""
+    try:
+        with (folder / "name_mapping.csv").open(newline="", encoding="utf-8-sig") as table:
+            rows = [(row.get(column), row.get("Grade")) for row in csv.DictReader(table)]
+    except (OSError, ValueError, csv.Error):
+        return {}
+    return {case: grade for case, grade in rows if case and grade in _GRADES}
 
 
 def _images(folder: Path) -> set[Path]:
-    return {file for file in folder.iterdir() if file.name.endswith(SUFFIXES) and not _hidden(file) and file.is_file()}
+    files = (file for file in folder.iterdir() if file.name.endswith(SUFFIXES) and not hidden(file.name))
+    return {file for file in files if file.is_file()}
 
 
 def _case_folders(folder: Path) -> Iterator[Path]:
@@ -160,7 +189,7 @@ def _case_folders(folder: Path) -> Iterator[Path]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_dir() and not _hidden(path)]
+    return [path for path in folder.iterdir() if path.is_dir() and not hidden(path.name)]
 
 
 def _one(folder: Path, stem: str, found: set[Path]) -> Path | None:

@@ -5,20 +5,19 @@ Source: Antonelli et al., The Medical Segmentation Decathlon, Nature Communicati
 
 from __future__ import annotations
 
-from collections import Counter
+import json
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
-from medadv.data.case import Case, Cohort, Refusal, twin_name
-from medadv.errors import ConfigError, Reason
-from medadv.labels import BACKGROUND, MSD_TASK01, LabelScheme
+from medadv.data.case import Case, Cohort
+from medadv.data.census import Census, hidden
+from medadv.errors import CaseError, ConfigError, Reason
+from medadv.labels import MSD_TASK01, LabelScheme
+from medadv.vocabulary import declared_scheme, modalities
 
 _Name = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^\w[\w .+-]*$")]
-
-_GLIOMA_CHANNELS = {"flair": "flair", "t1w": "t1", "t1gd": "t1ce", "t2w": "t2"}
-_GLIOMA_TISSUES = {"edema": "oedema", "non-enhancing tumor": "necrosis", "enhancing tumor": "enhancing"}
 
 
 class _Pair(BaseModel):
@@ -38,10 +37,11 @@ class _Dataset(BaseModel):
 def msd_cohort(root: str | Path) -> Cohort:
     """The labelled cases of a Medical Segmentation Decathlon task.
 
-    Task01's three tumour labels become the scheme ``msd-task01``, its channels ``flair, t1, t1ce, t2``. Other tasks
-    keep their names; where there is more than one tissue, the region ``foreground`` holds them all. Patients are
-    unknown. Pairs that leave the folder or do not exist become refusals. Of pairs that are listed under one name, the
-    first that is whole is the case; the others are refused under their place in the list.
+    Task01's three tumour labels become the scheme ``msd-task01``, its channels ``flair, t1, t1ce, t2``. The tissues of
+    other tasks keep their names; where there is more than one, the region ``foreground`` holds them all. Patients are
+    unknown. Pairs that leave the folder or do not exist become refusals; those whose files begin with ``.`` or ``_``
+    are passed over. Of pairs that are listed under one name, the first that is whole is the case; the others are
+    refused under their place in the list.
 
     Raises:
         ConfigError: ``dataset.json`` is missing, malformed, or declares labels or channels that cannot be meant.
@@ -49,27 +49,24 @@ def msd_cohort(root: str | Path) -> Cohort:
     root = Path(root)
     declared = _declared(root)
     scheme = _scheme(declared)
-    modalities = _modalities(declared, scheme)
-    cases: dict[str, Case] = {}
-    refused: list[Refusal] = []
-    names = [PurePosixPath(pair.image).name.removesuffix(".gz").removesuffix(".nii") for pair in declared.training]
-    count = Counter(names)
-    for place, (name, pair) in enumerate(zip(names, declared.training, strict=True), start=1):
-        problem = _problem(root, pair)
-        if name in cases:
-            problem = Reason.EXTRA_MODALITY, f"{name} is listed twice"
-        if problem is not None:
-            taken = {*count, *(refusal.case for refusal in refused)}
-            refused.append(Refusal(name if count[name] == 1 else twin_name(f"{name}-entry-{place}", taken), *problem))
-            continue
-        cases[name] = Case(name, None, dict.fromkeys(modalities, root / pair.image), root / pair.label, scheme)
-    return Cohort(list(cases.values()), refused, modalities, scheme)
+    channels = _channels(declared)
+    pairs = [pair for pair in declared.training if not hidden(_posix(pair.image).name)]
+    names = [_posix(pair.image).name.removesuffix(".gz").removesuffix(".nii") for pair in pairs]
+    census = Census(names)
+    for place, (name, pair) in enumerate(zip(names, pairs, strict=True), start=1):
+        with census.at(name, f"{name}-entry-{place}"):
+            image = _inside(root, pair.image, Reason.MISSING_MODALITY)
+            label = _inside(root, pair.label, Reason.MISSING_LABEL)
+            census.take(Case(name, None, dict.fromkeys(channels, image), label, scheme))
+    return census.cohort(channels, scheme)
 
 
 def _declared(root: Path) -> _Dataset:
     path = root / "dataset.json"
     try:
-        return _Dataset.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        _refuse_nnunet(content)
+        return _Dataset.model_validate_json(content)
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read",
@@ -87,43 +84,45 @@ def _declared(root: Path) -> _Dataset:
         ) from error
 
 
-def _plain(name: str) -> str:
-    return name.lower().replace("tumour", "tumor").replace("oedema", "edema")
+def _refuse_nnunet(content: bytes) -> None:
+    """nnU-Net's dataset.json is called the same, and means another layout."""
+    try:
+        declared = json.loads(content)
+    except (ValueError, RecursionError):
+        return  # the model tells what is wrong with it
+    if isinstance(declared, dict) and "channel_names" in declared:
+        raise ConfigError(
+            "this dataset.json is nnU-Net's, not a Decathlon's",
+            got="channel_names, and labels from name to number or to a list of numbers",
+            expected='"modality", and labels from number to name',
+            advice="import it with importer: nnunet",
+        )
 
 
 def _scheme(declared: _Dataset) -> LabelScheme:
-    glioma = {_GLIOMA_TISSUES.get(_plain(tissue), tissue.lower()): number for number, tissue in declared.labels.items()}
-    if glioma == MSD_TASK01.numbers:
-        return MSD_TASK01
-    numbers: dict[str, int] = {}
-    for number, tissue in declared.labels.items():
-        name = BACKGROUND if tissue.lower() == BACKGROUND else tissue
-        if name in numbers:
-            raise ConfigError("dataset.json gives two label numbers one name", got=declared.labels)
-        numbers[name] = number
-    tissues = tuple(name for name in numbers if name != BACKGROUND)
-    return LabelScheme(declared.name, numbers, {"foreground": tissues} if len(tissues) > 1 else {})
+    numbers = {name: number for number, name in declared.labels.items()}
+    if len(numbers) < len(declared.labels):
+        raise ConfigError("dataset.json gives two label numbers one name", got=declared.labels)
+    scheme = declared_scheme(declared.name, numbers)
+    return MSD_TASK01 if scheme.numbers == MSD_TASK01.numbers else scheme
 
 
-def _modalities(declared: _Dataset, scheme: LabelScheme) -> tuple[str, ...]:
+def _channels(declared: _Dataset) -> tuple[str, ...]:
     """The channels in the order of the files' last axis."""
     if sorted(declared.modality) != list(range(len(declared.modality))):
         raise ConfigError("dataset.json does not number its channels 0, 1, 2 …", got=declared.modality)
-    names = [declared.modality[number] for number in range(len(declared.modality))]
-    if scheme is MSD_TASK01:
-        names = [_GLIOMA_CHANNELS.get(name.lower(), name) for name in names]
-    if len(set(names)) != len(names):
-        raise ConfigError("dataset.json gives two channels one name", got=declared.modality)
-    return tuple(names)
+    return modalities([declared.modality[number] for number in range(len(declared.modality))])
 
 
-def _problem(root: Path, pair: _Pair) -> tuple[Reason, str] | None:
-    """What is wrong with a pair of files, if anything."""
-    for file, reason in ((pair.image, Reason.MISSING_MODALITY), (pair.label, Reason.MISSING_LABEL)):
-        # By its parts and not resolved: people link large data sets into place.
-        parts = PurePosixPath(file.replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or ":" in file:
-            return reason, f"{file} leaves the data set's folder"
-        if not (root / file).is_file():
-            return reason, f"there is no file {file}"
-    return None
+def _posix(file: str) -> PurePosixPath:
+    return PurePosixPath(file.replace("\\", "/"))
+
+
+def _inside(root: Path, file: str, reason: Reason) -> Path:
+    # By its parts and not resolved: people link large data sets into place.
+    parts = _posix(file)
+    if parts.is_absolute() or ".." in parts.parts or ":" in file:
+        raise CaseError(reason, f"{parts.name} leaves the data set's folder", expected="a path inside of it")
+    if not (root / file).is_file():
+        raise CaseError(reason, f"there is no file {file}", advice="check that the data set was unpacked whole")
+    return root / file

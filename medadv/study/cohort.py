@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medadv.data.brats import brats_cohort
 from medadv.data.case import Case, Cohort, Refusal
-from medadv.data.msd import msd_cohort
-from medadv.data.phantom import phantom
-from medadv.errors import ConfigError, Reason, RunError
+from medadv.data.census import ENDING
+from medadv.errors import ConfigError, Reason
 from medadv.labels import LabelScheme
 from medadv.study.inputs import Digests, examine
 from medadv.study.names import Names
 from medadv.study.progress import Watch
-from medadv.study.spec import NAME, BratsData, MsdData, Study
+from medadv.study.sources import PATHS, imported
+from medadv.study.spec import NAME, Study
 from medadv.study.split import Fold, divide
 
 
@@ -28,7 +27,7 @@ class Parts:
         folds: the division of the cases: one, or those of a cross-validation.
         refused: the cases that are not used.
         digests: case → the digests of its voxels and label.
-        names, ids: what ids are told as, and all ids that the data have.
+        names, ids: what ids are told as, and all ids (and other names of files) that the data have.
     """
 
     folds: tuple[Fold, ...]
@@ -65,15 +64,16 @@ def gather(study: Study, folder: Path, names: Names, watch: Watch, alone: bool =
         ConfigError: no such data, or a split that the data cannot serve.
         RunError: phantoms that must be made first.
     """
-    cohort = _named_plainly(_imported(study, folder, alone), names)
+    cohort = _named_plainly(imported(study.data, folder, study.seed, alone), names)
     digests, refused = examine(cohort.cases, folder / "inputs.json", watch)
     refused = [*cohort.refused, *refused]
     usable = [case for case in cohort.cases if case.case in digests]
     if not usable:
+        places = [place for key in PATHS if (place := getattr(study.data, key, None))]
         raise ConfigError(
-            f"no case in {getattr(study.data, 'root', None)} can be used",
+            f"no case in {' and '.join(places) or 'the data'} can be used",
             got="\n       ".join(f"{r.case}: {r.message.splitlines()[0]}" for r in refused[:3]),
-            advice="check data.root, data.importer and data.release",
+            advice="check the study's data: its importer, and what is declared of the files",
         )
     unused = {refusal.case for refusal in refused}
     folds = divide(study.split, study.seed, usable, unused, names, folder / "split.json")
@@ -89,23 +89,22 @@ def gather(study: Study, folder: Path, names: Names, watch: Watch, alone: bool =
         Fold(fold.number, *([names.renamed(case) for case in part] for part in (fold.train, fold.validate, fold.test)))
         for fold in folds
     )
-    hidden = [Refusal(names[r.case], r.reason, names.disguised(r.message, ids)) for r in refused]
     known = {names[case]: digest for case, digest in digests.items()}
-    return Parts(told, hidden, cohort.modalities, cohort.scheme, known, names, ids)
+    spoken = ids | _file_names(cohort)
+    hidden = [Refusal(names[r.case], r.reason, names.disguised(r.message, spoken)) for r in refused]
+    return Parts(told, hidden, cohort.modalities, cohort.scheme, known, names, spoken)
 
 
-def _imported(study: Study, folder: Path, alone: bool) -> Cohort:
-    data = study.data
-    if isinstance(data, BratsData):
-        return brats_cohort(Path(data.root).expanduser(), data.release)
-    if isinstance(data, MsdData):
-        return msd_cohort(Path(data.root).expanduser())
-    root = Path(data.root).expanduser() if data.root else folder / "phantom"
-    if alone:
-        return phantom(root, data.cases, data.shape, study.seed)
-    if len(list(root.glob("Phantom_*"))) < data.cases:
-        raise RunError("the phantoms are not made yet", advice="run `medadv train` on this study first, then its parts")
-    return brats_cohort(root, "2021")
+def _file_names(cohort: Cohort) -> set[str]:
+    """What files are called that only one case has, where that is not its id: a list may call them after people."""
+    owners: dict[str, set[str]] = {}
+    for case in cohort.cases:
+        for path in (*case.images.values(), case.label, case.mask):
+            name = ENDING.sub("", path.name) if path else case.case
+            if case.case not in name:
+                owners.setdefault(name, set()).add(case.case)
+    plain = {"image", "label", "mask", "seg", *cohort.modalities}
+    return {name for name, cases in owners.items() if len(cases) == 1 and name.lower() not in plain}
 
 
 def _named_plainly(cohort: Cohort, names: Names) -> Cohort:

@@ -21,6 +21,7 @@ from medadv.data.files import MARK
 from medadv.errors import RunError
 from medadv.study.names import Names
 from medadv.study.records import Record, read_record, record_path, write_manifest, write_record
+from medadv.study.sources import PATHS, without_names
 from medadv.study.spec import Study
 from medadv.study.stats import PrimaryFamily
 
@@ -143,9 +144,10 @@ def _public(content: dict[str, Any], names: Names) -> dict[str, Any]:
     split = content["split"]
     content["split"] = {k: [names[i] for i in v] if isinstance(v, list) else v for k, v in split.items()}
     if names.key is not None:
-        for place, key in ((content["data"], "root"), *((victim, "weights") for victim in content["victims"].values())):
-            if place.get(key) is not None:
-                place[key] = "private"
+        content["data"] = without_names(content["data"])
+        for victim in content["victims"].values():
+            if victim.get("weights") is not None:
+                victim["weights"] = "private"
     return content
 
 
@@ -171,7 +173,7 @@ def _refuse_another(old: dict[str, Any], new: dict[str, Any], path: Path) -> Non
         parts: dict[str, Any] = {}
         if made:
             parts |= {"seed": content.get("seed")}
-            parts |= {f"data.{k}": v for k, v in content["data"].items() if k != "root"}
+            parts |= {f"data.{k}": v for k, v in content["data"].items() if k not in PATHS}
         if made - {"phantom"}:
             parts |= {name: content.get(name) for name in ("ids", "split")}
         for name in set(old["victims"]) & set(new["victims"]):

@@ -76,8 +76,9 @@ def digests_of(volume: Volume) -> Digests:
 
 def _stamp(case: Case) -> str:
     """What a case's files are called, how large they are and when they changed: a digest, since names are private."""
-    files = [*case.images.values(), *([case.label] if case.label else [])]
+    files = [*case.images.values(), *(path for path in (case.label, case.mask) if path)]
     facts: list[object] = [case.modalities, sorted(case.scheme.numbers.items())]
+    facts += [case.grid] if case.grid else []
     for file in files:
         status = file.stat() if file.exists() else None
         facts.append((str(file), status and status.st_size, status and status.st_mtime_ns))

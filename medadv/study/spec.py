@@ -18,6 +18,7 @@ from medadv.defense.training import Schedule
 from medadv.errors import BudgetError, ConfigError
 from medadv.labels import LabelScheme
 from medadv.study.attacks import AttackSpec
+from medadv.study.sources import Data
 from medadv.study.specified import Specified, readable_budgets
 from medadv.victims.networks import Architecture
 from medadv.victims.normalize import Normalisation, ZScore
@@ -28,33 +29,6 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 RESERVED = ("clean", "identity", "noise", "permuted")
 """What conditions are called that are no attacks."""
-
-
-class PhantomData(Specified):
-    """Generated four-modality MR with gliomas."""
-
-    importer: Literal["phantom"] = "phantom"
-    root: str | None = Field(None, description="where to write it; beside the run if left out")
-    cases: int = Field(24, ge=1)
-    shape: tuple[int, int, int] = (48, 48, 48)
-
-
-class BratsData(Specified):
-    """A BraTS folder, its release declared."""
-
-    importer: Literal["brats"]
-    root: str
-    release: Literal["2018", "2019", "2020", "2021", "2022", "2023", "2024"]
-
-
-class MsdData(Specified):
-    """A task of the Medical Segmentation Decathlon: a folder with a dataset.json."""
-
-    importer: Literal["msd"]
-    root: str
-
-
-Data = Annotated[PhantomData | BratsData | MsdData, Field(discriminator="importer")]
 
 
 Number = Annotated[int, Field(ge=0)]

@@ -12,23 +12,26 @@ from medadv.data.brats import MODALITIES, RELEASES, brats, brats_cohort
 from medadv.data.files import read
 from medadv.errors import CaseError, ConfigError, Reason
 
+MISNAMED = "W39_1998.09.19_Segm.nii"
 EARLY = ("t1", "t1ce", "t2", "flair", "seg")
 LATE = ("t1n", "t1c", "t2w", "t2f", "seg")
+GLI_2023 = "ASNR-MICCAI-BraTS2023-GLI-Challenge-TrainingData"
 
 LAYOUTS: dict[str, tuple[list[str], str, tuple[str, ...], str]] = {
     "2018": (["HGG/Brats18_2013_2_1", "LGG/Brats18_TCIA09_141_1"], "_", EARLY, ".nii.gz"),
     "2019": (["HGG/BraTS19_CBICA_AAB_1", "LGG/BraTS19_2013_0_1"], "_", EARLY, ".nii"),
-    "2020": (["MICCAI_BraTS2020_TrainingData/BraTS20_Training_001"], "_", EARLY, ".nii"),
+    "2020": ([f"MICCAI_BraTS2020_TrainingData/BraTS20_Training_{n}" for n in ("001", "355")], "_", EARLY, ".nii"),
     "2021": (["BraTS2021_00000", "BraTS2021_00002"], "_", EARLY, ".nii.gz"),
     "2022": (["BraTS2021_00000"], "_", EARLY, ".nii.gz"),
-    "2023": (["Training/BraTS-GLI-00000-000", "Training/BraTS-GLI-00000-001"], "-", LATE, ".nii.gz"),
+    "2023": ([f"{GLI_2023}/BraTS-GLI-00000-{n}" for n in ("000", "001")], "-", LATE, ".nii.gz"),
     "2024": (["BraTS-GLI-02060-100", "BraTS-GLI-02061-100"], "-", LATE, ".nii.gz"),
 }
 
 
-def lay_out(root: Path, release: str) -> list[Path]:
+def lay_out(root: Path, release: str, names: list[str] | None = None) -> list[Path]:
     """Write a release's files; each modality is an image of its own place in the list, so that none can be mistaken."""
-    names, separator, kinds, suffix = LAYOUTS[release]
+    usual, separator, kinds, suffix = LAYOUTS[release]
+    names = names or usual
     folders = [root / name for name in names]
     for folder in folders:
         folder.mkdir(parents=True)
@@ -45,7 +48,7 @@ def lay_out(root: Path, release: str) -> list[Path]:
 @pytest.mark.parametrize("release", LAYOUTS)
 def test_a_release_is_found_in_canonical_order_and_with_its_own_labels(tmp_path: Path, release: str) -> None:
     folders = lay_out(tmp_path, release)
-    (tmp_path / "survival_info.csv").write_text("a table beside the cases")
+    (folders[0].parent / "survival_info.csv").write_text("a table beside the cases")
     cohort = brats_cohort(tmp_path, release)
     assert cohort.refused == []
     assert cohort.modalities == MODALITIES
@@ -104,16 +107,90 @@ def test_one_bad_folder_costs_one_case(tmp_path: Path) -> None:
     assert f"{bad.name}_t2.nii.gz" in refusal.message
 
 
-def test_a_missing_label_is_refused_unless_it_is_declared(tmp_path: Path) -> None:
-    """Case 355 of 2020 carries its label under another name in the common copy."""
-    (folder,) = lay_out(tmp_path, "2020")
-    (folder / f"{folder.name}_seg.nii").rename(folder / "W39_1998.09.19_Segm.nii")
+def test_the_misnamed_label_of_case_355_of_2020_is_found(tmp_path: Path) -> None:
+    """In the common copy it bears another name; only there, and only that one."""
+    other, folder = lay_out(tmp_path, "2020")
+    (folder / f"{folder.name}_seg.nii").rename(folder / MISNAMED)
+    cohort = brats_cohort(tmp_path, "2020")
+    assert cohort.refused == []
+    assert cohort.cases[1].label == folder / MISNAMED
+    truth = read(cohort.cases[1]).truth
+    assert truth is not None
+    assert sorted(truth.unique().tolist()) == [0, 1, 4]
+    (folder / MISNAMED).rename(folder / "W40_1998.09.19_Segm.nii")
+    (other / f"{other.name}_seg.nii").rename(other / MISNAMED)
+    refused = {refusal.case: refusal for refusal in brats_cohort(tmp_path, "2020").refused}
+    assert {refusal.reason for refusal in refused.values()} == {Reason.MISSING_LABEL}
+    assert MISNAMED in refused[other.name].message
+    assert len(refused) == 2
+
+
+def test_case_355_with_both_labels_is_refused(tmp_path: Path) -> None:
+    _, folder = lay_out(tmp_path, "2020")
+    (folder / MISNAMED).write_bytes((folder / f"{folder.name}_seg.nii").read_bytes())
     (refusal,) = brats_cohort(tmp_path, "2020").refused
-    assert refusal.reason is Reason.MISSING_LABEL
-    assert "W39_1998.09.19_Segm.nii" in refusal.message
-    (folder / "W39_1998.09.19_Segm.nii").unlink()
-    (case,) = brats_cohort(tmp_path, "2020", labelled=False).cases
+    assert (refusal.case, refusal.reason) == (folder.name, Reason.EXTRA_MODALITY)
+
+
+def test_355_of_another_release_is_no_exception(tmp_path: Path) -> None:
+    (folder,) = lay_out(tmp_path, "2021", ["BraTS20_Training_355"])
+    (folder / f"{folder.name}_seg.nii.gz").rename(folder / MISNAMED)
+    assert [refusal.reason for refusal in brats_cohort(tmp_path, "2021").refused] == [Reason.MISSING_LABEL]
+
+
+def test_a_missing_label_is_refused_unless_it_is_declared(tmp_path: Path) -> None:
+    (folder,) = lay_out(tmp_path, "2021", ["BraTS2021_00000"])
+    (folder / f"{folder.name}_seg.nii.gz").unlink()
+    assert [refusal.reason for refusal in brats_cohort(tmp_path).refused] == [Reason.MISSING_LABEL]
+    (case,) = brats_cohort(tmp_path, labelled=False).cases
     assert case.label is None
+
+
+@pytest.mark.parametrize("release", ["2018", "2019"])
+def test_the_folder_above_tells_the_grade(tmp_path: Path, release: str) -> None:
+    folders = lay_out(tmp_path, release)
+    strata = {case.case: case.stratum for case in brats_cohort(tmp_path, release).cases}
+    assert strata == {folders[0].name: "HGG", folders[1].name: "LGG"}
+
+
+def test_a_folder_of_another_name_tells_no_grade(tmp_path: Path) -> None:
+    lay_out(tmp_path, "2018", ["validation/Brats18_CBICA_AAM_1"])
+    lay_out(tmp_path / "HGG", "2021", ["BraTS2021_00000"])
+    assert [case.stratum for case in brats_cohort(tmp_path / "validation", "2018").cases] == [None]
+    assert [case.stratum for case in brats_cohort(tmp_path / "HGG", "2021").cases] == [None]
+
+
+GRADES_2020 = "Grade,BraTS_2017_subject_ID,BraTS_2019_subject_ID,BraTS_2020_subject_ID\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "strata"),
+    [
+        (None, [None, None]),
+        (f"{GRADES_2020}HGG,Brats17_1,BraTS19_1,BraTS20_Training_001\n", ["HGG", None]),
+        (f"\ufeff{GRADES_2020}HGG,NA,NA,BraTS20_Training_001\nLGG,NA,NA,BraTS20_Training_355\n", ["HGG", "LGG"]),
+        (f"{GRADES_2020}HGG\nunknown,NA,NA,BraTS20_Training_355\n", [None, None]),
+        ("Age,Survival\n60,289\n", [None, None]),
+        ("", [None, None]),
+    ],
+)
+def test_the_table_of_2020_tells_the_grade_where_it_is_there(
+    tmp_path: Path, table: str | None, strata: list[str | None]
+) -> None:
+    folders = lay_out(tmp_path, "2020")
+    if table is not None:
+        (folders[0].parent / "name_mapping.csv").write_text(table, encoding="utf-8")
+    cohort = brats_cohort(tmp_path, "2020")
+    assert [case.stratum for case in cohort.cases] == strata
+    assert cohort.refused == []
+
+
+@pytest.mark.parametrize("challenge", ["MEN", "MET", "PED", "SSA"])
+def test_the_other_challenges_are_named_by_the_same_rules(tmp_path: Path, challenge: str) -> None:
+    lay_out(tmp_path, "2023", [f"BraTS-{challenge}-00004-000", f"BraTS-{challenge}-00004-001"])
+    cases = brats_cohort(tmp_path, "2023").cases
+    assert {case.patient for case in cases} == {f"BraTS-{challenge}-00004"}
+    assert len(cases) == 2
 
 
 @pytest.mark.parametrize("extra", ["BraTS2021_00000_dwi.nii.gz", "BraTS2021_00000_t1.nii", "stray.nii"])

@@ -78,7 +78,7 @@ def test_one_tissue_needs_no_region(tmp_path: Path) -> None:
 
 def test_two_channels_share_one_file(tmp_path: Path) -> None:
     cohort = msd_cohort(lay_out(tmp_path, {**TASK04, "modality": {"1": "ADC", "0": "T2"}}))
-    assert cohort.modalities == ("T2", "ADC")
+    assert cohort.modalities == ("t2", "ADC")
     assert len(set(cohort.cases[0].images.values())) == 1
 
 
@@ -143,6 +143,21 @@ def test_a_malformed_declaration_is_advice(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError) as refused:
         msd_cohort(tmp_path)
     assert refused.value.details["got"] is not None
+
+
+def test_nnunets_declaration_is_told_from_a_decathlons(tmp_path: Path) -> None:
+    nnunet = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "whole": [1, 2]}, "file_ending": ".nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps(nnunet))
+    with pytest.raises(ConfigError, match=r"(?s)nnU-Net's, not a Decathlon's.*importer: nnunet"):
+        msd_cohort(tmp_path)
+
+
+def test_entries_of_hidden_files_are_passed_over(tmp_path: Path) -> None:
+    left = [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in ("._h_001.nii.gz", "_h.nii.gz")]
+    lay_out(tmp_path, {**TASK04, "training": [*left, *TASK04["training"]]})
+    cohort = msd_cohort(tmp_path)
+    assert [case.case for case in cohort.cases] == ["h_004", "h_001"]
+    assert cohort.refused == []
 
 
 def test_a_folder_without_a_declaration_is_advice(tmp_path: Path) -> None:

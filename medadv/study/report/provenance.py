@@ -12,6 +12,7 @@ import yaml
 from medadv.study.report.numbers import decimal, tenth, titled, whole
 from medadv.study.report.tables import Cell, Column, Table
 from medadv.study.results import Arm, Results
+from medadv.study.sources import PATHS
 
 
 def cost(results: Results) -> Table:
@@ -94,7 +95,7 @@ def repetition(results: Results) -> Repetition:
     content = results.specification
     victims = content["victims"]
     lists = any(isinstance(chosen, list) for chosen in content.get("split", {}).values())
-    paths = {"data.root": content["data"].get("root")}
+    paths = {f"data.{key}": content["data"][key] for key in PATHS if key in content["data"]}
     paths |= {f"victims.{name}.weights": victim.get("weights") for name, victim in victims.items()}
     private = content.get("ids") == "pseudonyms" and (lists or any(paths.values()))
     notes = [
