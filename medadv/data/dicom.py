@@ -231,11 +231,12 @@ def _check_alike(folder: Path, slices: Sequence[_Slice]) -> None:
     places = np.stack([each.position for each in slices])
     spacing = np.stack([each.spacing for each in slices])
     square = np.allclose(first.axes @ first.axes.T, np.eye(2), atol=1e-3)
-    if not (np.isfinite(axes).all() and np.isfinite(places).all() and np.isfinite(spacing).all()) or not square:
+    finite = all(np.isfinite(numbers).all() for numbers in (axes, places, spacing))
+    if not (finite and square and spacing.min() > 0):
         raise CaseError(
             Reason.AFFINE_INVALID,
             f"slices in {folder.name} do not say where they lie",
-            expected="position, orientation and pixel spacing of each slice, the axes at right angles",
+            expected="position, orientation (two axes at right angles) and pixel spacing (above 0) of each slice",
             advice=_ADVICE,
         )
     unlike = {

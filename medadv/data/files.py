@@ -213,7 +213,7 @@ def _load(header: Header, dtype: type[np.floating[Any]]) -> Float[Tensor, "c *s"
     reader = NibabelReader(squeeze_non_spatial_dims=True) if nifti else SimpleITKReader()
     load = LoadImage(dtype=dtype, ensure_channel_first=True, expanduser=False)
     try:
-        # Given here and not above, the reader is the only one: MONAI would go on to readers that unpickle.
+        # Given here and not above, the reader is the only one: MONAI would try others after it.
         loaded = load([str(path) for path in header.slices or (header.path,)], reader=reader)
     except _READER as error:
         raise unreadable(header.path, error) from error

@@ -61,7 +61,7 @@ def ras(affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 4"]:
 
     This is the one place where it is turned. Voxels stay in their order.
     """
-    turned: Float64[np.ndarray, "4 4"] = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    turned: Float64[np.ndarray, "4 4"] = affine * np.array([[-1.0], [-1.0], [1.0], [1.0]])
     return turned
 
 
@@ -111,7 +111,7 @@ def placed(path: Path, affine: Float[np.ndarray, "4 4"]) -> Float64[np.ndarray, 
     return kept
 
 
-def check_size(path: Path, promised: float, *, begin: int = 0, packing: str | None = None) -> None:
+def check_size(path: Path, promised: int | float, *, begin: int = 0, packing: str | None = None) -> None:
     """Hold what a header promises against what the file holds.
 
     A compressed file is streamed through a small buffer, which also checks its checksum: readers stop before they reach
@@ -119,7 +119,7 @@ def check_size(path: Path, promised: float, *, begin: int = 0, packing: str | No
 
     Args:
         path: the file.
-        promised: bytes of content, not packed; a float, since what is damaged may be NaN.
+        promised: bytes of content, not packed; of a damaged header maybe NaN.
         begin: where in the file that content begins, in bytes.
         packing: ``"gzip"``, ``"zlib"`` or None.
 
@@ -127,7 +127,7 @@ def check_size(path: Path, promised: float, *, begin: int = 0, packing: str | No
         CaseError: HEADER_SIZE.
         EOFError: a stream that ends too early.
     """
-    held: float = path.stat().st_size - begin
+    held: int | float = path.stat().st_size - begin
     if packing is not None:
         held *= DEFLATE_LIMIT
         if held >= promised:
@@ -144,7 +144,7 @@ def check_size(path: Path, promised: float, *, begin: int = 0, packing: str | No
         )
 
 
-def _unpacked(stream: IO[bytes], packing: str, most: float) -> Iterator[int]:
+def _unpacked(stream: IO[bytes], packing: str, most: int | float) -> Iterator[int]:
     """Sizes of the pieces of a compressed stream's content; reading stops one piece after ``most``."""
     size = 0
     if packing == "gzip":
