@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,19 @@ def joined(numbers: Sequence[float]) -> str:
     return "\\".join(f"{number:.9f}"[:16] for number in numbers)
 
 
+def save_dicom(image: SimpleITK.Image, path: Path, *, compressed: bool = False) -> None:
+    """Write one file. GDCM leaves the process in the C locale when it writes, not when it reads: it is put back."""
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        writer = SimpleITK.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.SetUseCompression(compressed)
+        writer.SetFileName(str(path))
+        writer.Execute(image)
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
+
+
 def write_series(
     folder: Path,
     voxels: np.ndarray,
@@ -43,8 +57,6 @@ def write_series(
 ) -> list[Path]:
     """Write ``voxels (x, y, z)`` as a series, direction and origin in LPS; files are named against their order."""
     folder.mkdir(parents=True, exist_ok=True)
-    writer = SimpleITK.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
     files = []
     count = voxels.shape[2]
     for index in range(count):
@@ -66,8 +78,7 @@ def write_series(
         for tag, value in said.items():
             image.SetMetaData(tag, value)
         files.append(folder / f"{name}-{(count - index) * 3 % 101:03}.dcm")
-        writer.SetFileName(str(files[-1]))
-        writer.Execute(image)
+        save_dicom(image, files[-1])
     return files
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import locale
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
-from data.dicom_series import CANARY, MR, OBLIQUE, UPRIGHT, joined, noise, tag_set, write_series
+from data.dicom_series import CANARY, MR, OBLIQUE, UPRIGHT, joined, noise, save_dicom, tag_set, write_series
 
 from medadv.data.case import Case
 from medadv.data.files import content_digest, read, write, written
@@ -65,12 +66,7 @@ def test_whole_numbers_come_as_they_are(tmp_path: Path, dtype: type) -> None:
 def test_compressed_slices_are_read(tmp_path: Path) -> None:
     voxels = noise()
     for file in write_series(tmp_path / "s", voxels):
-        image = SimpleITK.ReadImage(str(file))
-        writer = SimpleITK.ImageFileWriter()
-        writer.KeepOriginalImageUIDOn()
-        writer.SetUseCompression(True)
-        writer.SetFileName(str(file))
-        writer.Execute(image)
+        save_dicom(SimpleITK.ReadImage(str(file)), file, compressed=True)
         assert b"1.2.840.10008.1.2.4." in file.read_bytes()[:600], "a JPEG of some kind"
     assert np.array_equal(read(case_of(tmp_path / "s")).x[0].numpy(), voxels)
 
@@ -87,6 +83,14 @@ def test_what_is_no_dicom_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "s" / "DICOMDIR").write_bytes(catalogue)
     files[2].rename(files[2].with_suffix(""))
     assert content_digest(read(case_of(tmp_path / "s"))) == content_digest(clean)
+
+
+def test_reading_leaves_the_locale_alone(tmp_path: Path) -> None:
+    """GDCM's writer does not; Python would then take every text file for ASCII."""
+    write_series(tmp_path / "s", noise())
+    before = locale.setlocale(locale.LC_ALL)
+    read(case_of(tmp_path / "s"))
+    assert locale.setlocale(locale.LC_ALL) == before
 
 
 Damage = Callable[[list[Path]], object]
@@ -135,7 +139,7 @@ def colour(files: list[Path]) -> None:
     for tag, value in {"0008|0060": "MR", "0008|0016": MR, "0020|000e": "1.2.3"}.items():
         image.SetMetaData(tag, value)
     for file in files:
-        SimpleITK.WriteImage(image, str(file))
+        save_dicom(image, file)
 
 
 def copied(files: list[Path]) -> None:

@@ -24,6 +24,7 @@ from medadv.data.itk import SimpleITKReader
 from medadv.errors import CaseError, Reason
 from medadv.labels import BRATS_2018
 
+
 @settings(max_examples=15)
 @given(turn=st.tuples(*[st.floats(-3, 3)] * 3), name=st.sampled_from(KINDS), flip=st.booleans())
 def test_nifti_nrrd_and_mha_say_the_same_of_one_image(
