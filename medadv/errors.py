@@ -93,11 +93,21 @@ class Reason(StrEnum):
     AFFINE_INVALID = "affine_invalid"
     SHAPE_MISMATCH = "shape_mismatch"
     AFFINE_MISMATCH = "affine_mismatch"
+    GRID_OVERLAP = "grid_overlap"
+    SERIES_MIXED = "series_mixed"
+    SERIES_SLICES = "series_slices"
+    SERIES_DUPLICATES = "series_duplicates"
+    SERIES_GAPS = "series_gaps"
+    MULTI_FRAME = "multi_frame"
+    NOT_MR = "not_mr"
     NOT_FINITE = "not_finite"
     CONSTANT_MODALITY = "constant_modality"
     LABEL_GRID = "label_grid"
     LABEL_NOT_INTEGER = "label_not_integer"
     LABEL_OUTSIDE_SCHEME = "label_outside_scheme"
+    MISSING_MASK = "missing_mask"
+    MASK_GRID = "mask_grid"
+    MASK_EMPTY = "mask_empty"
     BUDGET_NOT_STORABLE = "budget_not_storable"
     GRADIENT_NOT_FINITE = "gradient_not_finite"
     VICTIM_FAILED = "victim_failed"
@@ -110,18 +120,28 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.MISSING_MODALITY: "a modality that the data set declares has no file in this case",
     Reason.EXTRA_MODALITY: "two files claim to be the same modality, or a channel is not declared",
     Reason.MISSING_LABEL: "there is no expert label; an all-background label is data, a missing file is not",
-    Reason.UNREADABLE: "the file is truncated, or is not NIfTI",
+    Reason.UNREADABLE: "the file is truncated, or is no image of a kind that is read",
     Reason.HEADER_SIZE: "the header promises more voxels than the file holds or than may be allocated",
     Reason.DIMENSIONS: "the image is not a 3-D volume (or 4-D with one channel a modality)",
     Reason.DATA_TYPE: "complex, RGB or otherwise not a real number a voxel",
     Reason.AFFINE_INVALID: "the affine is not finite or not invertible, or the voxel size is not plausible",
     Reason.SHAPE_MISMATCH: "the modalities have different shapes",
     Reason.AFFINE_MISMATCH: "the modalities lie on different grids: moved, turned or flipped",
+    Reason.GRID_OVERLAP: "an image covers too little of the grid that it is resampled onto",
+    Reason.SERIES_MIXED: "the folder holds more than one DICOM series",
+    Reason.SERIES_SLICES: "the slices of a DICOM series differ in size, orientation or pixel spacing",
+    Reason.SERIES_DUPLICATES: "two slices of a DICOM series lie in the same place: echoes, time points, or copies",
+    Reason.SERIES_GAPS: "slices of a DICOM series are missing, or not evenly spaced",
+    Reason.MULTI_FRAME: "DICOM with many frames in one file (enhanced MR)",
+    Reason.NOT_MR: "DICOM that is no MR image: a secondary capture, a report, another modality, colour",
     Reason.NOT_FINITE: "NaN or infinite voxels",
     Reason.CONSTANT_MODALITY: "a modality is all zero, or constant where it is not zero",
     Reason.LABEL_GRID: "the label map does not lie on the image's grid",
     Reason.LABEL_NOT_INTEGER: "the label map holds fractions",
     Reason.LABEL_OUTSIDE_SCHEME: "the label map holds numbers that the declared scheme does not know",
+    Reason.MISSING_MASK: "the mask that the case names has no file, or the case names none",
+    Reason.MASK_GRID: "the mask does not lie on the image's grid",
+    Reason.MASK_EMPTY: "the mask marks nothing",
     Reason.BUDGET_NOT_STORABLE: "the budget is smaller than the step of the integer container that was asked for",
     Reason.GRADIENT_NOT_FINITE: "the victim's gradient is NaN or infinite on this case",
     Reason.VICTIM_FAILED: "the victim cannot answer this case: its size, or what it holds",

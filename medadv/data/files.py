@@ -1,7 +1,8 @@
 """Files to voxels and back: ``read`` a case, ``write`` an adversarial one, and the digests that tell them apart.
 
 Voxels stay as they are stored: on the stored grid, in stored units. Turning, resampling and normalising them is the
-victim's business.
+victim's business. The one exception is a case that says so: with ``Case.grid``, registered modalities are brought onto
+the grid of one of them.
 """
 
 from __future__ import annotations
@@ -19,14 +20,18 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Shaped
-from monai.transforms import Compose, ConcatItemsd, EnsureChannelFirstd, LoadImaged
+from monai.data import NibabelReader
+from monai.transforms import LoadImage
 from nibabel.filebasedimages import ImageFileError
 from torch import Tensor
 
 from medadv.atomic import write_atomically
 from medadv.data.case import Case, Volume
-from medadv.data.gate import Header, check_geometry, check_header, check_intensities, check_labels
-from medadv.data.nifti import packed
+from medadv.data.gate import check_geometry, check_header, check_intensities, check_labels, check_mask
+from medadv.data.header import Header, same_grid, unreadable
+from medadv.data.itk import SimpleITKReader
+from medadv.data.nifti import SUFFIXES, packed
+from medadv.data.resample import resample
 from medadv.errors import CaseError, ConfigError, Reason
 
 Container = Literal["float32", "as-stored"]
@@ -39,15 +44,17 @@ _PLAIN = re.compile(r"[\w][\w .+-]*")
 
 
 def read(case: Case) -> Volume:
-    """Read a case from its files, through the gate.
+    """Read a case from its files, through the gate: NIfTI, NRRD, MHA, folders of a DICOM series, in any mixture.
 
     Returns:
         The volume: ``x (c, *s)`` float32 in stored units (slope and intercept applied), channels in the order of
-        ``case.images``; truth ``(*s)`` int64 in stored label numbers, None for a case without a label.
+        ``case.images``; truth ``(*s)`` int64 in stored label numbers, None for a case without a label; mask ``(*s)``.
+        With ``case.grid``, all on the grid of that modality: images interpolated linearly, label and mask by the
+        nearest voxel, 0 where there is nothing.
 
     Raises:
         CaseError: the case cannot be used; its reason says why.
-        ConfigError: a path and not a case.
+        ConfigError: a path and not a case, or a grid that is no modality.
     """
     if not isinstance(case, Case):
         raise ConfigError(
@@ -58,18 +65,21 @@ def read(case: Case) -> Volume:
             advice="brats(folder, release) for a BraTS case; brats_cohort(root).cases, msd_cohort(root).cases for all",
         )
     headers = _headers(case)
-    image = next(iter(headers.values()))
-    paths = {name: header.path for name, header in headers.items()}
-    x = _load(paths, np.float32)
+    first = next(iter(headers.values()))
+    image = headers.get(case.grid or "", first)
+    x = torch.cat([_on(image, header, _load(header, np.float32)) for header in headers.values()])
     check_intensities(x, case.modalities)
-    truth = None
+    truth = mask = None
     if case.label is not None:
-        if not case.label.is_file():
-            raise CaseError(Reason.MISSING_LABEL, f"{case.case}: there is no file {case.label.name}")
-        label = check_header(case.label)
-        truth = check_labels(_load({"label": case.label}, np.float64)[0], label, image, case.scheme)
-    stored = {name: headers.get(name, image).dtype for name in case.modalities}
-    return Volume(case, x, truth, image.affine, stored)
+        voxels, label = _flat(case, case.label, image, Reason.MISSING_LABEL)
+        truth = check_labels(voxels, label, image, case.scheme)
+    if case.mask is not None:
+        mask = check_mask(*_flat(case, case.mask, image, Reason.MISSING_MASK), image)
+    stored = {}
+    for name in case.modalities:
+        header = headers.get(name, first)
+        stored[name] = header.dtype if same_grid(header, image) else np.dtype(np.float32)
+    return Volume(case, x, truth, image.affine, stored, mask)
 
 
 def write(
@@ -150,8 +160,11 @@ def written(case: Case, folder: Path) -> Case | None:
 
 
 def content_digest(volume: Volume) -> str:
-    """SHA-256 of a volume's shape, affine and voxels: the same for the same content, whatever file it lies in."""
-    return _digest(volume.x.numpy().astype("<f4"), volume.affine)
+    """SHA-256 of a volume's shape, affine, voxels and mask: the same for the same content, whatever file it lies in."""
+    voxels = _digest(volume.x.numpy().astype("<f4"), volume.affine)
+    if volume.mask is None:
+        return voxels
+    return hashlib.sha256((voxels + _digest(volume.mask.numpy(), volume.affine)).encode()).hexdigest()
 
 
 def label_digest(volume: Volume) -> str | None:
@@ -168,8 +181,10 @@ def _digest(voxels: Shaped[np.ndarray, "..."], affine: Float64[np.ndarray, "4 4"
 
 def _headers(case: Case) -> dict[str, Header]:
     """The checked header of each file: one a modality, or one for a 4-D file that holds them all."""
+    if case.grid is not None and case.grid not in case.images:
+        raise ConfigError("the grid is no modality", got=case.grid, expected=f"one of {list(case.modalities)}")
     for name, path in case.images.items():
-        if not path.is_file():
+        if not path.exists():
             raise CaseError(Reason.MISSING_MODALITY, f"{case.case}: {name} has no file {path.name}")
     distinct = dict.fromkeys(case.images.values())
     if len(distinct) == 1:
@@ -187,30 +202,51 @@ def _headers(case: Case) -> dict[str, Header]:
                 expected=f"{declared}: {list(case.modalities) if declared > 1 else name}",
                 advice="name one 3-D file a modality, or one 4-D file with a channel for each",
             )
-    check_geometry(headers)
+    if case.grid is None:
+        check_geometry(headers)
     return headers
 
 
-def _load(paths: Mapping[str, Path], dtype: type[np.floating[Any]]) -> Float[Tensor, "c *s"]:
+def _load(header: Header, dtype: type[np.floating[Any]]) -> Float[Tensor, "c *s"]:
     """Voxels on the stored grid, channels first."""
-    keys = list(paths)
-    load = Compose(
-        [
-            LoadImaged(keys, reader="NibabelReader", dtype=dtype, squeeze_non_spatial_dims=True),
-            EnsureChannelFirstd(keys),
-            ConcatItemsd(keys, name="all of them"),
-        ]
-    )
+    nifti = header.path.name.endswith(SUFFIXES)
+    reader = NibabelReader(squeeze_non_spatial_dims=True) if nifti else SimpleITKReader()
+    load = LoadImage(dtype=dtype, ensure_channel_first=True, expanduser=False)
     try:
-        loaded = load({key: str(path) for key, path in paths.items()})["all of them"]
+        # Given here and not above, the reader is the only one: MONAI would try others after it.
+        loaded = load([str(path) for path in header.slices or (header.path,)], reader=reader)
     except _READER as error:
+        raise unreadable(header.path, error) from error
+    voxels = torch.as_tensor(loaded.as_tensor()).contiguous()
+    if voxels.shape != (header.channels or 1, *header.shape):
         raise CaseError(
             Reason.UNREADABLE,
-            f"{', '.join(path.name for path in paths.values())} cannot be read",
-            got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            advice="copy the file again from its source",
-        ) from error
-    return torch.as_tensor(loaded.as_tensor()).contiguous()
+            f"{header.path.name} holds something else than its header says",
+            got=tuple(voxels.shape),
+            expected=(header.channels or 1, *header.shape),
+        )
+    return voxels
+
+
+def _on(image: Header, header: Header, voxels: Float[Tensor, "c *s"]) -> Float[Tensor, "c *r"]:
+    """Voxels on the grid of ``image``: as they are where they lie on it."""
+    if same_grid(header, image):
+        return voxels
+    check_intensities(voxels, (header.path.name,))  # before NaN is spread by interpolation, or cut off
+    return torch.stack([resample(channel, header, image) for channel in voxels])
+
+
+def _flat(case: Case, path: Path, image: Header, missing: Reason) -> tuple[Float64[Tensor, "*s"], Header]:
+    """A label map or a mask: its voxels, and where they lie; on the grid of ``image`` where the case wants one grid."""
+    if not path.exists():
+        raise CaseError(missing, f"{case.case}: there is no file {path.name}")
+    if path.is_dir():
+        raise CaseError(Reason.UNREADABLE, f"{case.case}: {path.name} is a folder", expected="a file")
+    header = check_header(path)
+    voxels = _load(header, np.float64)[0]
+    if case.grid is None or header.channels is not None or same_grid(header, image):
+        return voxels, header
+    return resample(voxels, header, image, nearest=True), replace(header, shape=image.shape, affine=image.affine)
 
 
 def _fitted(voxels: Float[np.ndarray, "..."], dtype: np.dtype[Any], name: str) -> Shaped[np.ndarray, "..."]:

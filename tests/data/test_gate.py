@@ -127,7 +127,12 @@ BAD_IMAGES: dict[str, tuple[Reason, Damage]] = {
     "a NaN affine": (Reason.AFFINE_INVALID, header_set(280, "f", np.nan)),
     "a singular affine": (Reason.AFFINE_INVALID, header_set(280, "8f", 2, 2, 0, 0, 0, 0, 0, 0)),
     "an affine without a column": (Reason.AFFINE_INVALID, header_set(280, "8f", 0, 0, 2, 0, 0, 0, 2, 0)),
+    "a pixdim of 0": (Reason.AFFINE_INVALID, header_set(80, "f", 0)),
+    "a pixdim of NaN": (Reason.AFFINE_INVALID, header_set(84, "f", np.nan)),
+    "a negative pixdim": (Reason.AFFINE_INVALID, header_set(88, "f", -2)),
+    "a slope of infinity": (Reason.DATA_TYPE, header_set(112, "f", np.inf)),
     "voxels of 300 mm": (Reason.AFFINE_INVALID, header_set(280, "f", 300)),
+    "a folder": (Reason.UNREADABLE, lambda path: (path.unlink(), path.mkdir())[0]),
     "two channels": (Reason.EXTRA_MODALITY, edited(lambda v, a: (np.stack([v, v], -1), a))),
 }
 
