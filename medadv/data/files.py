@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Shaped
+from jaxtyping import Float, Float64, Int, Shaped
 from monai.transforms import Compose, ConcatItemsd, EnsureChannelFirstd, LoadImaged
 from nibabel.filebasedimages import ImageFileError
 from torch import Tensor
@@ -28,6 +28,7 @@ from medadv.data.case import Case, Volume
 from medadv.data.gate import Header, check_geometry, check_header, check_intensities, check_labels
 from medadv.data.nifti import packed
 from medadv.errors import CaseError, ConfigError, Reason
+from medadv.labels import LabelScheme
 
 Container = Literal["float32", "as-stored"]
 
@@ -70,6 +71,18 @@ def read(case: Case) -> Volume:
         truth = check_labels(_load({"label": case.label}, np.float64)[0], label, image, case.scheme)
     stored = {name: headers.get(name, image).dtype for name in case.modalities}
     return Volume(case, x, truth, image.affine, stored)
+
+
+def read_label(path: Path, volume: Volume, scheme: LabelScheme) -> Int[Tensor, "*s"]:
+    """Read a label map that answers a volume, through the gate: of the volume's grid, in numbers that the scheme knows.
+
+    Raises:
+        CaseError: the file is damaged, or the map is no such answer.
+    """
+    label = check_header(path)
+    first, second, third = volume.x.shape[1:]
+    grid = Header(path, (first, second, third), None, np.dtype(np.float32), volume.affine)
+    return check_labels(_load({"label": path}, np.float64)[0], label, grid, scheme)
 
 
 def write(

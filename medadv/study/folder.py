@@ -20,7 +20,7 @@ from medadv.data.case import Refusal
 from medadv.data.files import MARK
 from medadv.errors import RunError
 from medadv.study.names import Names
-from medadv.study.records import Record, read_record, record_path, write_manifest, write_record
+from medadv.study.records import MANIFEST, RETURNED, Record, read_record, record_path, write_manifest, write_record
 from medadv.study.spec import Study
 from medadv.study.stats import PrimaryFamily
 
@@ -50,6 +50,24 @@ class RunFolder:
             )
         write_text(specification, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
         write_text(path / "environment.json", json.dumps(_environment(), indent=1))
+        return cls(path)
+
+    @classmethod
+    def reopen(cls, study: Study, runs: Path, names: Names) -> RunFolder:
+        """The folder of a study that was run before, as it lies: nothing is written.
+
+        Raises:
+            RunError: the study has not been run, or the folder is another study's.
+        """
+        path = runs / study.study
+        if not (path / MANIFEST).is_file():
+            raise RunError(
+                f"the study {study.study!r} has not been run",
+                got=f"no {MANIFEST} in {path}",
+                advice="run it first: `medadv run STUDY.yaml`; name its folder with --runs if that is another",
+            )
+        content = _public(study.model_dump(mode="json", by_alias=True), names)
+        _refuse_another(_stored(path / "study.yaml"), content, path)
         return cls(path)
 
     def declare(self, family: PrimaryFamily) -> None:
@@ -86,7 +104,17 @@ class RunFolder:
             ) from error
 
     def plan(self, cells: Mapping[tuple[str, str, str], str]) -> None:
-        """Say which cells count from now on: (victim, condition, case) → key."""
+        """Say which cells count from now on: (victim, condition, case) → key.
+
+        Raises:
+            RunError: a victim has the name of one whose segmentations came from outside.
+        """
+        for victim in dict.fromkeys(victim for victim, _, _ in cells):
+            if (self.path / RETURNED / f"{victim}.json").exists():
+                raise RunError(
+                    f"segmentations from outside were scored under the name {victim!r}",
+                    advice="give this victim another name: the two are not the same",
+                )
         write_manifest(self.path, cells)
 
     def find(self, victim: str, condition: str, case: str, key: str) -> Record | None:

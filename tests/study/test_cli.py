@@ -22,7 +22,7 @@ from medadv.victims.head import Softmax
 from medadv.victims.networks import Architecture, build_network
 from medadv.victims.segmentation import Segmenter
 
-VERBS = ("demo", "run", "train", "attack", "report", "track")
+VERBS = ("demo", "run", "train", "attack", "export", "score", "report", "track")
 
 
 def medadv(*arguments: object) -> Result:
