@@ -128,7 +128,7 @@ def score(
     victim: Annotated[str, typer.Option(help="What the model is called in the results.")],
     scheme: Annotated[
         str | None,
-        typer.Option(help="What its label numbers mean: a scheme's name, or its dataset.json; as exported if left out."),
+        typer.Option(help="What its label numbers mean: a scheme's name, or its dataset.json; as exported if none."),
     ] = None,
     overrides: Overrides = None,
     runs: Runs = Path("runs"),

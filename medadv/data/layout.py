@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from medadv.data.brats import MODALITIES, RELEASES
 from medadv.errors import ConfigError
@@ -14,6 +14,7 @@ from medadv.labels import LabelScheme
 ENDING = ".nii.gz"
 
 
+@runtime_checkable
 class Layout(Protocol):
     """Where the files of a case lie below one folder, and what its label numbers mean."""
 

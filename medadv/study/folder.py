@@ -36,10 +36,16 @@ class RunFolder:
         """The folder of a study, made if it is missing; its resolved specification is written.
 
         Raises:
-            RunError: the folder is another study's, or cannot be written.
+            RunError: the folder is another study's, has a victim outside of the same name, or cannot be written.
         """
         path = runs / study.study
         specification = path / "study.yaml"
+        if outside := [name for name in study.victims if (path / RETURNED / f"{name}.json").exists()]:
+            raise RunError(
+                "segmentations from outside were scored under the name of a victim",
+                got=outside,
+                advice="give the victim another name: the two are not the same",
+            )
         content = _public(study.model_dump(mode="json", by_alias=True), names)
         if specification.exists():
             _refuse_another(_stored(specification), content, path)
@@ -104,17 +110,7 @@ class RunFolder:
             ) from error
 
     def plan(self, cells: Mapping[tuple[str, str, str], str]) -> None:
-        """Say which cells count from now on: (victim, condition, case) → key.
-
-        Raises:
-            RunError: a victim has the name of one whose segmentations came from outside.
-        """
-        for victim in dict.fromkeys(victim for victim, _, _ in cells):
-            if (self.path / RETURNED / f"{victim}.json").exists():
-                raise RunError(
-                    f"segmentations from outside were scored under the name {victim!r}",
-                    advice="give this victim another name: the two are not the same",
-                )
+        """Say which cells count from now on: (victim, condition, case) → key."""
         write_manifest(self.path, cells)
 
     def find(self, victim: str, condition: str, case: str, key: str) -> Record | None:
