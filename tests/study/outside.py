@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pytest
 import torch
-from study.small_study import Glow
+from study.small_study import Glow, small
 
 from medadv.data.brats import MODALITIES
 from medadv.labels import BRATS_2018
+from medadv.study.export import export
+from medadv.study.records import Record
+from medadv.study.returned import Returned, score_returned
+from medadv.study.spec import Study
 from medadv.victims.head import Softmax
 from medadv.victims.segmentation import Segmenter
 
@@ -35,3 +42,35 @@ def predict(exported: Path, back: Path, shift: float = 0.0) -> Path:
         labels = victim.predict(x[None])[0].numpy().astype(np.uint8)
         nib.save(nib.Nifti1Image(labels, read[0][1].affine), back / f"{name}.nii.gz")
     return back
+
+
+@pytest.fixture(scope="session")
+def answered(tmp_path_factory: pytest.TempPathFactory, three: Path, finished: Path) -> Path:
+    """Runs, an export of one, and the answers of the very same network; not to be changed by a test."""
+    there = tmp_path_factory.mktemp("answered")
+    shutil.copytree(finished, there / "small")
+    export(small(three), there / "out", runs=there)
+    predict(there / "out", there / "back")
+    return there
+
+
+@pytest.fixture
+def there(answered: Path, tmp_path: Path) -> Path:
+    """A copy to be changed."""
+    for name in ("small", "back"):
+        shutil.copytree(answered / name, tmp_path / name)
+    return tmp_path
+
+
+def scored(there: Path, three: Path, victim: str = "hospital", study: Study | None = None, **more: object) -> Returned:
+    key = there / "small" / "exports" / "out.json"
+    return score_returned(study or small(three), there / "back", key, victim, runs=there, **more)  # type: ignore[arg-type]
+
+
+def by_cell(records: list[Record], victim: str) -> dict[tuple[str, str], Record]:
+    return {(record.condition, record.case): record for record in records if record.victim == victim}
+
+
+def comparisons(folder: Path, victim: str) -> list[dict[str, str]]:
+    with (folder / "comparisons.csv").open(newline="") as stream:
+        return [row for row in csv.DictReader(stream) if row["victim"] == victim]

@@ -1,8 +1,7 @@
-"""Segmentations that came back: the same statistics as if medadv had run the model itself, or a refusal that helps."""
+"""Segmentations that came back: the same statistics as if medadv had run the model itself."""
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -10,58 +9,24 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from study.outside import predict, voxels
+from study.outside import by_cell, comparisons, predict, scored, voxels
 from study.small_study import contents, every_record, go, small, tables
 
 from medadv.errors import ConfigError, RunError
 from medadv.labels import BRATS_2018, MSD_TASK01
-from medadv.study.export import export, read_key
-from medadv.study.records import Record, planned_cells, present_records, write_manifest
+from medadv.study.export import read_key
+from medadv.study.records import planned_cells, present_records, write_manifest
 from medadv.study.results import read_results
-from medadv.study.returned import Returned, scheme_of, score_returned
+from medadv.study.returned import scheme_of
 from medadv.study.run import finish
-from medadv.study.spec import Study
-
-
-@pytest.fixture(scope="module")
-def answered(tmp_path_factory: pytest.TempPathFactory, three: Path, finished: Path) -> Path:
-    """Runs, an export of one, and the answers of the very same network; not to be changed by a test."""
-    place = tmp_path_factory.mktemp("answered")
-    shutil.copytree(finished, place / "small")
-    export(small(three), place / "out", runs=place)
-    predict(place / "out", place / "back")
-    return place
-
-
-@pytest.fixture
-def place(answered: Path, tmp_path: Path) -> Path:
-    """A copy to be changed."""
-    for name in ("small", "back"):
-        shutil.copytree(answered / name, tmp_path / name)
-    return tmp_path
-
-
-def scored(place: Path, three: Path, victim: str = "hospital", study: Study | None = None, **more: object) -> Returned:
-    key = place / "small" / "exports" / "out.json"
-    return score_returned(study or small(three), place / "back", key, victim, runs=place, **more)  # type: ignore[arg-type]
-
-
-def by_cell(records: list[Record], victim: str) -> dict[tuple[str, str], Record]:
-    return {(record.condition, record.case): record for record in records if record.victim == victim}
-
-
-def comparisons(folder: Path, victim: str) -> list[dict[str, str]]:
-    with (folder / "comparisons.csv").open(newline="") as stream:
-        return [row for row in csv.DictReader(stream) if row["victim"] == victim]
-
 
 # The same statistics
 
 
-def test_the_same_network_outside_gets_the_same_scores_and_tests(place: Path, three: Path, no_report: None) -> None:
-    before = tables(place / "small")
-    ours = comparisons(place / "small", "glow")
-    came = scored(place, three)
+def test_the_same_network_outside_gets_the_same_scores_and_tests(there: Path, three: Path, no_report: None) -> None:
+    before = tables(there / "small")
+    ours = comparisons(there / "small", "glow")
+    came = scored(there, three)
     records = present_records(came.folder)
     inside, outside = by_cell(records, "glow"), by_cell(records, "hospital")
     assert came.scored == len(outside) == len(inside) == 36
@@ -88,8 +53,8 @@ def test_the_same_network_outside_gets_the_same_scores_and_tests(place: Path, th
     assert came.clean == {region: pytest.approx(np.mean(values)) for region, values in clean.items()}
 
 
-def test_records_say_that_the_attack_never_saw_this_victim(place: Path, three: Path) -> None:
-    folder = scored(place, three).folder
+def test_records_say_that_the_attack_never_saw_this_victim(there: Path, three: Path) -> None:
+    folder = scored(there, three).folder
     records = present_records(folder)
     inside = by_cell(records, "glow")
     for cell, record in by_cell(records, "hospital").items():
@@ -107,36 +72,36 @@ def test_records_say_that_the_attack_never_saw_this_victim(place: Path, three: P
     assert read_results(folder).victims == ("glow", "hospital")
 
 
-def test_scoring_twice_changes_nothing(place: Path, three: Path, no_report: None) -> None:
-    folder = scored(place, three).folder
+def test_scoring_twice_changes_nothing(there: Path, three: Path, no_report: None) -> None:
+    folder = scored(there, three).folder
     before = contents(folder)
-    scored(place, three)
+    scored(there, three)
     assert contents(folder) == before
 
 
-def test_the_same_content_in_another_file_is_the_same(place: Path, three: Path, no_report: None) -> None:
+def test_the_same_content_in_another_file_is_the_same(there: Path, three: Path, no_report: None) -> None:
     """Uncompressed, in another data type, stored with a slope."""
-    folder = scored(place, three).folder
+    folder = scored(there, three).folder
     before = contents(folder)
-    for path in (place / "back").iterdir():
+    for path in (there / "back").iterdir():
         array, image = voxels(path)
         other = nib.Nifti1Image(array.astype(np.int16), image.affine)
         other.header.set_slope_inter(1, 0)
         path.unlink()
-        nib.save(other, place / "back" / path.name.removesuffix(".gz"))
-    scored(place, three)
+        nib.save(other, there / "back" / path.name.removesuffix(".gz"))
+    scored(there, three)
     assert contents(folder) == before
 
 
-def test_other_segmentations_want_another_name(answered: Path, place: Path, three: Path, no_report: None) -> None:
-    folder = scored(place, three).folder
+def test_other_segmentations_want_another_name(answered: Path, there: Path, three: Path, no_report: None) -> None:
+    folder = scored(there, three).folder
     before = contents(folder)
-    shutil.rmtree(place / "back")
-    predict(answered / "out", place / "back", shift=2.0)
+    shutil.rmtree(there / "back")
+    predict(answered / "out", there / "back", shift=2.0)
     with pytest.raises(RunError, match="under another name"):
-        scored(place, three)
+        scored(there, three)
     assert contents(folder) == before
-    scored(place, three, "clinic")
+    scored(there, three, "clinic")
     records = present_records(folder)
     assert {record.victim for record in records} == {"glow", "hospital", "clinic"}
     assert by_cell(records, "clinic")[cell_of(folder, "m0001")].scores != []
@@ -150,20 +115,20 @@ def cell_of(folder: Path, name: str) -> tuple[str, str]:
 # Numbers of labels
 
 
-def test_label_numbers_are_told_by_a_scheme(place: Path, three: Path, tmp_path: Path, no_report: None) -> None:
+def test_label_numbers_are_told_by_a_scheme(there: Path, three: Path, tmp_path: Path, no_report: None) -> None:
     """The model answers in the Decathlon's numbers: oedema 1, necrosis 2, enhancing 3."""
-    for path in (place / "back").iterdir():
+    for path in (there / "back").iterdir():
         array, image = voxels(path)
         nib.save(nib.Nifti1Image(np.array([0, 2, 1, 9, 3], np.uint8)[array], image.affine), path)
     with pytest.raises(ConfigError, match="nothing was") as caught:
-        scored(place, three)
+        scored(there, three)
     assert "--scheme" in str(caught.value)
     declared = tmp_path / "dataset.json"
     labels = {"background": 0, "edema": 1, "non-enhancing tumor": 2, "enhancing tumor": 3}
     declared.write_text(json.dumps({"labels": labels, "channel_names": {"0": "T1"}}))
-    folder = scored(place, three, scheme=scheme_of("msd-task01")).folder
+    folder = scored(there, three, scheme=scheme_of("msd-task01")).folder
     before = contents(folder)
-    scored(place, three, scheme=scheme_of(str(declared)))
+    scored(there, three, scheme=scheme_of(str(declared)))
     assert contents(folder) == before
     ours, theirs = (
         {cell: [s.value for s in record.scores] for cell, record in by_cell(present_records(folder), name).items()}
@@ -185,20 +150,20 @@ def test_a_scheme_is_a_name_or_a_declaration(tmp_path: Path) -> None:
         scheme_of(str(tmp_path / "plans.json"))
 
 
-def test_a_scheme_of_other_tissues_is_refused_at_once(place: Path, three: Path) -> None:
+def test_a_scheme_of_other_tissues_is_refused_at_once(there: Path, three: Path) -> None:
     with pytest.raises(ConfigError, match="does not have the tissues"):
-        scored(place, three, scheme=scheme_of("brats2024"))
+        scored(there, three, scheme=scheme_of("brats2024"))
 
 
-# What did not come back, and what should not have
+# What did not come back, and what is not asked for any more
 
 
-def test_what_did_not_come_back_is_missing_and_is_told(place: Path, three: Path, no_report: None) -> None:
-    key = read_key(place / "small" / "exports" / "out.json")
+def test_what_did_not_come_back_is_missing_and_is_told(there: Path, three: Path, no_report: None) -> None:
+    key = read_key(there / "small" / "exports" / "out.json")
     absent = next(name for name, item in key.ids.items() if item.condition == "fgsm-0.1-sigma")
-    kept = (place / "back" / f"{absent}.nii.gz").read_bytes()
-    (place / "back" / f"{absent}.nii.gz").unlink()
-    came = scored(place, three)
+    kept = (there / "back" / f"{absent}.nii.gz").read_bytes()
+    (there / "back" / f"{absent}.nii.gz").unlink()
+    came = scored(there, three)
     assert (came.scored, came.missing) == (35, (absent,))
     rows = comparisons(came.folder, "hospital")
     concerned = [row for row in rows if "fgsm-0.1-sigma" in (row["condition"], row["against"])]
@@ -207,121 +172,16 @@ def test_what_did_not_come_back_is_missing_and_is_told(place: Path, three: Path,
     assert {row["n"] for row in concerned if row["condition"] == "fgsm-0.1-sigma"} == {"2"}
     assert {row["missing"] for row in rows if row["condition"] == "noise-0.1-sigma"} == {""}
     before = by_cell(present_records(came.folder), "hospital")
-    (place / "back" / f"{absent}.nii.gz").write_bytes(kept)
-    assert scored(place, three).missing == ()
+    (there / "back" / f"{absent}.nii.gz").write_bytes(kept)
+    assert scored(there, three).missing == ()
     after = by_cell(present_records(came.folder), "hospital")
     assert before.items() <= after.items()
     assert len(after) == 36
 
 
-def ruined(path: Path, how: str) -> None:
-    array, image = voxels(path)
-    if how == "grid":
-        image = nib.Nifti1Image(array, image.affine @ np.diag([-1, 1, 1, 1]))
-    elif how == "shape":
-        image = nib.Nifti1Image(array[:-1], image.affine)
-    elif how == "outside":
-        image = nib.Nifti1Image(np.where(array == 4, 7, array), image.affine)
-    elif how == "fractions":
-        image = nib.Nifti1Image(array.astype(np.float32) / 2, image.affine)
-    elif how == "channels":
-        image = nib.Nifti1Image(np.stack([array, array], -1), image.affine)
-    nib.save(image, path)
-    if how == "damaged":
-        path.write_bytes(path.read_bytes()[:-20])
-
-
-@pytest.mark.parametrize(
-    ("how", "reason", "advice"),
-    [
-        ("grid", "label_grid", "on the grid of the images as they were sent"),
-        ("shape", "label_grid", "on the grid of the images as they were sent"),
-        ("channels", "label_grid", "on the grid of the images as they were sent"),
-        ("outside", "label_outside_scheme", "say what the model's numbers mean"),
-        ("fractions", "label_not_integer", "not for probabilities"),
-        ("damaged", "unreadable", "ask for these files again"),
-    ],
-)
-def test_a_segmentation_that_is_none_ends_the_scoring(
-    place: Path, three: Path, how: str, reason: str, advice: str
-) -> None:
-    before = contents(place / "small")
-    files = sorted((place / "back").iterdir(), key=lambda path: voxels(path)[0].max() == 4)[-2:]
-    for path in files:
-        ruined(path, how)
-    with pytest.raises(ConfigError, match="2 of 36 segmentations") as caught:
-        scored(place, three)
-    for words in (*(f"{path.name}: [{reason}]" for path in files), advice):
-        assert words in str(caught.value)
-    assert contents(place / "small") == before
-
-
-def test_files_of_no_id_and_two_of_one_are_refused(place: Path, three: Path) -> None:
-    one = place / "back" / "m0001.nii.gz"
-    shutil.copy(one, place / "back" / "m9999.nii.gz")
-    with pytest.raises(ConfigError, match=r"1 files are of no id[^$]*m9999"):
-        scored(place, three)
-    (place / "back" / "m9999.nii.gz").unlink()
-    nib.save(nib.load(one), place / "back" / "m0001.nii")
-    with pytest.raises(ConfigError, match=r"2 files are of one id[^$]*m0001.nii"):
-        scored(place, three)
-
-
-def test_the_images_themselves_are_no_answers(answered: Path, place: Path, three: Path) -> None:
-    shutil.rmtree(place / "back")
-    shutil.copytree(answered / "out" / "imagesTs", place / "back")
-    with pytest.raises(ConfigError, match="a channel's number left in the name"):
-        scored(place, three)
-
-
-def test_what_a_predictor_leaves_beside_its_answers_is_passed_over(place: Path, three: Path, no_report: None) -> None:
-    for name in ("dataset.json", "plans.json", "._m0001.nii.gz"):
-        (place / "back" / name).write_text("{}")
-    assert scored(place, three).scored == 36
-
-
-def test_nothing_that_came_back_is_no_answer(place: Path, three: Path) -> None:
-    for path in (place / "back").iterdir():
-        path.unlink()
-    with pytest.raises(ConfigError, match="there is no segmentation"):
-        scored(place, three)
-    (place / "back").rmdir()
-    with pytest.raises(ConfigError, match="there is no folder"):
-        scored(place, three)
-
-
-# Names, keys, and the run that changed
-
-
-@pytest.mark.parametrize("name", ["glow", "clean", "a/b", "../up", ""])
-def test_a_name_that_is_taken_or_none_is_refused(place: Path, three: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="victim"):
-        scored(place, three, name)
-
-
-def test_the_study_cannot_take_the_name_of_a_victim_outside(place: Path, three: Path, no_report: None) -> None:
-    scored(place, three, "unet")
-    before = contents(place / "small" / "records")
-    with pytest.raises(RunError, match="segmentations from outside"):
-        go(small(three, victims={"glow": {"inference": {"name": "whole"}}, "unet": {}}), place)
-    assert contents(place / "small" / "records") == before
-
-
-def test_a_key_that_is_none_is_refused(place: Path, three: Path) -> None:
-    key = place / "small" / "exports" / "out.json"
-    content = json.loads(key.read_text())
-    for changed in (content | {"study": "other"}, content | {"schema_version": 9}, {"ids": {}}):
-        key.write_text(json.dumps(changed))
-        with pytest.raises(ConfigError, match=r"key|another study|another version"):
-            scored(place, three)
-    key.unlink()
-    with pytest.raises(ConfigError, match="no key of an export"):
-        scored(place, three)
-
-
-def test_answers_count_as_long_as_the_cells_they_answer(place: Path, three: Path, no_report: None) -> None:
+def test_answers_count_as_long_as_the_cells_they_answer(there: Path, three: Path, no_report: None) -> None:
     """A condition that is dropped, an attack that changes; and both come back."""
-    folder = scored(place, three).folder
+    folder = scored(there, three).folder
     before, planned = tables(folder), planned_cells(folder)
     for changed in (
         {cell: key for cell, key in planned.items() if cell[1] != "fgsm-0.1-sigma"},
@@ -331,51 +191,41 @@ def test_answers_count_as_long_as_the_cells_they_answer(place: Path, three: Path
         left = {condition for condition, _ in by_cell(present_records(folder), "hospital")}
         assert left == {condition for _, condition, _ in planned} - {"fgsm-0.1-sigma"}
         with pytest.raises(RunError, match="3 exported cells do not count any more"):
-            scored(place, three, "clinic")
+            scored(there, three, "clinic")
     write_manifest(folder, planned)
     finish(folder)
     assert tables(folder) == before
 
 
 def test_a_victim_that_was_declared_beforehand_is_in_the_family(
-    place: Path, three: Path, tmp_path: Path, no_report: None
+    there: Path, three: Path, tmp_path: Path, no_report: None
 ) -> None:
     """The family has its size from the beginning: what is still to come has no pair and p = 1."""
     study = small(three, primary={"region": "WT", "returned": ["hospital"]}, volumes={"keep": "all"})
-    go(study, place)
-    folder = place / "small"
+    go(study, there)
+    folder = there / "small"
     rows = [row for row in comparisons(folder, "hospital") if row["metric"] == "dice"]
     attacks = ["fgsm-0.1-sigma", "fgsm-0.3-sigma", "ifgsm-0.1-sigma", "ifgsm-0.3-sigma"]
     assert [(row["condition"], row["family"], row["n"], row["p"]) for row in rows] == [
         (name, "primary", "0", "1.0") for name in attacks
     ]
-    scored(place, three, study=study)
+    scored(there, three, study=study)
     rows = [row for row in comparisons(folder, "hospital") if row["family"] == "primary"]
     assert [(row["condition"], row["n"]) for row in rows] == [(name, "3") for name in attacks]
     assert all(row["p_adjusted"] for row in rows)
-    scored(place, three, "clinic", study=study)
+    scored(there, three, "clinic", study=study)
     assert {row["family"] for row in comparisons(folder, "clinic")} == {"exploratory"}
 
 
-def test_a_killed_scoring_goes_on(place: Path, three: Path, no_report: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_scoring_goes_on(there: Path, three: Path, no_report: None, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("medadv.study.returned.finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            scored(place, three)
-    (place / "small" / "returned" / "hospital.json").write_text("[]")  # as it stands before the last record
-    assert scored(place, three).scored == 36
-    assert len(by_cell(every_record(place / "small"), "hospital")) == 36
+            scored(there, three)
+    (there / "small" / "returned" / "hospital.json").write_text("[]")  # as it stands before the last record
+    assert scored(there, three).scored == 36
+    assert len(by_cell(every_record(there / "small"), "hospital")) == 36
 
 
-def test_a_damaged_list_of_answers_is_told(place: Path, three: Path, no_report: None) -> None:
-    folder = scored(place, three).folder
-    (folder / "returned" / "hospital.json").write_text('["a\\tb"]')
-    with pytest.raises(RunError, match=r"hospital\.json cannot be read"):
-        present_records(folder)
-    (folder / "returned" / "hospital.json").unlink()
-    with pytest.raises(ConfigError, match="a victim of the study itself"):
-        scored(place, three)
-
-
-def test_exported_numbers_are_the_datas_own(place: Path) -> None:
-    assert read_key(place / "small" / "exports" / "out.json").labels == dict(BRATS_2018.numbers)
+def test_exported_numbers_are_the_datas_own(there: Path) -> None:
+    assert read_key(there / "small" / "exports" / "out.json").labels == dict(BRATS_2018.numbers)
