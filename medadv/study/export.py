@@ -10,6 +10,7 @@ import random
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -162,23 +163,28 @@ def export(
     chosen = _chosen(opened, victim, conditions)
     seed = secrets.randbits(64)
     watch.task("export", len(chosen))
+    with _whole(out) as folder:
+        writer = _Writer(opened, arranged, folder, labels)
+        ids = dict(sorted(writer.write(_blind(chosen, seed), watch)))
+        writer.describe()
+        numbers = dict(arranged.scheme.numbers)
+        content = ExportKey(study=opened.study.study, layout=layout, seed=seed, labels=numbers, ids=ids)
+        # The key first: a data set whose key is lost could never be scored.
+        text = content.model_dump_json(indent=1)
+        write_atomically(place, lambda file: file.write_text(text, encoding="utf-8"), mode=0o600)
+    return place
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """A folder beside its place, which gets its name when all is in it, or vanishes."""
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = tempfile.TemporaryDirectory(dir=out.parent, prefix=UNFINISHED)
     with temporary as parent:
-        folder = Path(parent) / out.name
-        writer = _Writer(opened, arranged, folder, labels)
-        ids = dict(sorted(writer.write(_blind(chosen, seed), watch)))
-        writer.describe()
-        content = ExportKey(
-            study=opened.study.study, layout=layout, seed=seed, labels=dict(arranged.scheme.numbers), ids=ids
-        )
-        text = content.model_dump_json(indent=1)
-        # The key first: a data set whose key is lost could never be scored.
-        write_atomically(place, lambda file: file.write_text(text, encoding="utf-8"), mode=0o600)
+        yield Path(parent) / out.name
         with writing(out):
-            folder.replace(out)
-    return place
+            (Path(parent) / out.name).replace(out)
 
 
 def read_key(path: Path) -> ExportKey:

@@ -7,7 +7,7 @@ the surrogate whose delivered file was segmented.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -105,25 +105,9 @@ def score_returned(
     sources = _sources(told, opened)
     files = _files(Path(segmentations), told)
     records = _scored(_Room(opened, victim, scheme), {name: sources[name] for name in files}, files, watch)
-    known = returned_cells(place, victim)
-    cells = dict(known)
-    for record in records:
-        source = record.inputs["source"]
-        cell = ReturnedCell(record.key, source["victim"], source["key"])
-        if known.get((record.condition, record.case), cell) != cell:
-            raise RunError(
-                f"other segmentations were scored under the name {victim!r} before",
-                got=f"another label map of {record.condition} {record.case}",
-                advice="score these under another name; a victim's answers are never exchanged",
-            )
-        cells[record.condition, record.case] = cell
-    write_returned(place, victim, known)  # the name is taken, whatever happens next
-    for record in records:
-        if not record_path(place, victim, record.condition, record.case, record.key).exists():
-            write_record(place, record)
-    write_returned(place, victim, cells)
+    count = _taken_in(records, victim, place)
     finish(place, watch)
-    return Returned(place, len(cells), tuple(sorted(set(told.ids) - set(files))), _clean(place, victim))
+    return Returned(place, count, tuple(sorted(set(told.ids) - set(files))), _clean(place, victim))
 
 
 def scheme_of(text: str) -> LabelScheme:
@@ -283,6 +267,32 @@ def _scored(room: _Room, sources: Mapping[str, Record], files: Mapping[str, Path
             advice="; ".join(dict.fromkeys(_ADVICE.get(reason, _ANEW) for reason, _ in faults)),
         )
     return records
+
+
+def _taken_in(records: Sequence[Record], victim: str, place: Path) -> int:
+    """Put the records into the run's folder, their list last; how many the victim has now.
+
+    Raises:
+        RunError: another segmentation of one of the cells was scored before.
+    """
+    known = returned_cells(place, victim)
+    cells = dict(known)
+    for record in records:
+        source = record.inputs["source"]
+        cell = ReturnedCell(record.key, source["victim"], source["key"])
+        if known.get((record.condition, record.case), cell) != cell:
+            raise RunError(
+                f"other segmentations were scored under the name {victim!r} before",
+                got=f"another label map of {record.condition} {record.case}",
+                advice="score these under another name; a victim's answers are never exchanged",
+            )
+        cells[record.condition, record.case] = cell
+    write_returned(place, victim, known)  # the name is taken, whatever happens next
+    for record in records:
+        if not record_path(place, victim, record.condition, record.case, record.key).exists():
+            write_record(place, record)
+    write_returned(place, victim, cells)
+    return len(cells)
 
 
 _ANEW = "ask for these files again; one that is taken out of the folder is missing, and is told as missing"

@@ -125,6 +125,23 @@ def test_parts_and_then_a_report(study: Path, tmp_path: Path, no_report: None) -
     assert tables(tmp_path / "parts" / "typed") == tables(tmp_path / "whole" / "typed")
 
 
+def test_files_go_out_and_segmentations_come_back(study: Path, tmp_path: Path, no_report: None) -> None:
+    settings = ("--runs", tmp_path, "--set", "volumes.keep=all")
+    assert medadv("run", study, *settings, "--no-track").exit_code == 0
+    out, key = tmp_path / "out", tmp_path / "typed" / "exports" / "out.json"
+    told = medadv("export", study, out, *settings, "--labels", "--conditions", "fgsm-*")
+    assert (told.exit_code, out.is_dir(), str(key) in told.stdout.replace("\n", "")) == (0, True, True), told.output
+    score = ("score", study, out / "labelsTs", "--key", key, "--victim", "expert", *settings)
+    told = medadv(*score)
+    assert told.exit_code == 0, told.output
+    assert "mean Dice on clean files: WT 1.000" in told.stdout.replace("\n", " ")
+    (out / "labelsTs" / "m0002.nii.gz").unlink()
+    again = medadv(*score[:-4], "--victim", "another", *settings)
+    assert again.exit_code == cli.QUARANTINED
+    assert "1 segmentations did not come back: m0002" in again.stderr
+    advised(medadv("score", study, out, "--key", key, "--victim", "net", *settings), "a victim of the study itself")
+
+
 def test_a_case_that_was_left_out_is_told_by_the_exit_code(
     study: Path, three: Path, tmp_path: Path, no_report: None
 ) -> None:
