@@ -122,6 +122,76 @@ def attack(
 
 
 @app.command()
+def export(
+    study: StudyFile,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to be written; it must not exist.")],
+    layout: Annotated[
+        str, typer.Option(help="nnunet, nnunet:flair,t1,t1ce,t2 (channels in this order), brats, or brats:2023.")
+    ] = "nnunet",
+    victim: Annotated[str | None, typer.Option(help="Whose files; the only victim's if left out.")] = None,
+    conditions: Annotated[
+        list[str] | None, typer.Option(help='Conditions, e.g. "fgsm-*"; all if left out. Clean always goes along.')
+    ] = None,
+    labels: Annotated[bool, typer.Option("--labels", help="Let the expert's label maps go along.")] = False,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Lay out what a run delivered, under blind names, for a model that is elsewhere."""
+    with _advice():
+        from rich.console import Console
+
+        from medadv.study.export import export
+        from medadv.study.load import load_study
+        from medadv.study.progress import watching
+
+        with watching(Console()) as watch:
+            key = export(
+                load_study(study, overrides or ()),
+                out,
+                layout=layout,
+                victim=victim,
+                conditions=conditions or (),
+                labels=labels,
+                runs=runs,
+                watch=watch,
+            )
+            watch.say(f"data: {out}, for whoever predicts")
+            watch.say(f"key: {key}, which stays with you")
+
+
+@app.command()
+def score(
+    study: StudyFile,
+    segmentations: Annotated[Path, typer.Argument(metavar="SEGMENTATIONS", help="A folder, one label map an id.")],
+    key: Annotated[Path, typer.Option(help="The export's key: runs/<study>/exports/<OUT>.json.")],
+    victim: Annotated[str, typer.Option(help="What the model is called in the results.")],
+    scheme: Annotated[
+        str | None,
+        typer.Option(help="What its label numbers mean: a scheme's name, or its dataset.json; as exported if none."),
+    ] = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Take segmentations that came back into the tables, tests and report of the run, as one more victim."""
+    with _advice():
+        from rich.console import Console
+
+        from medadv.study.load import load_study
+        from medadv.study.progress import watching
+        from medadv.study.returned import scheme_of, score_returned
+
+        with watching(Console()) as watch:
+            whole, told = load_study(study, overrides or ()), scheme_of(scheme) if scheme else None
+            came = score_returned(whole, segmentations, key, victim, scheme=told, runs=runs, watch=watch)
+            dice = ", ".join(f"{region} {value:.3f}" for region, value in came.clean.items())
+            watch.say(f"{victim}: {came.scored} segmentations scored; mean Dice on clean files: {dice or 'none'}")
+        if came.missing:
+            shown = ", ".join(came.missing[:10]) + (" …" if len(came.missing) > 10 else "")
+            typer.echo(f"{len(came.missing)} segmentations did not come back: {shown}", err=True)
+            raise typer.Exit(QUARANTINED)
+
+
+@app.command()
 def report(run: RunFolder) -> None:
     """Make the tables and the report of a run anew, from its folder alone."""
     with _advice():

@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Shaped
+from jaxtyping import Float, Float64, Int, Shaped
 from monai.data import NibabelReader
 from monai.transforms import LoadImage
 from nibabel.filebasedimages import ImageFileError
@@ -33,6 +33,7 @@ from medadv.data.itk import SimpleITKReader
 from medadv.data.nifti import SUFFIXES, packed
 from medadv.data.resample import resample
 from medadv.errors import CaseError, ConfigError, Reason
+from medadv.labels import LabelScheme
 
 Container = Literal["float32", "as-stored"]
 
@@ -80,6 +81,18 @@ def read(case: Case) -> Volume:
         header = headers.get(name, first)
         stored[name] = header.dtype if same_grid(header, image) else np.dtype(np.float32)
     return Volume(case, x, truth, image.affine, stored, mask)
+
+
+def read_label(path: Path, volume: Volume, scheme: LabelScheme) -> Int[Tensor, "*s"]:
+    """Read a label map that answers a volume, through the gate: of the volume's grid, in numbers that the scheme knows.
+
+    Raises:
+        CaseError: the file is damaged, or the map is no such answer.
+    """
+    label = check_header(path)
+    first, second, third = volume.x.shape[1:]
+    grid = Header(path, (first, second, third), None, np.dtype(np.float32), volume.affine)
+    return check_labels(_load(label, np.float64)[0], label, grid, scheme)
 
 
 def write(

@@ -20,7 +20,7 @@ from medadv.data.case import Refusal
 from medadv.data.files import MARK
 from medadv.errors import RunError
 from medadv.study.names import Names
-from medadv.study.records import Record, read_record, record_path, write_manifest, write_record
+from medadv.study.records import MANIFEST, RETURNED, Record, read_record, record_path, write_manifest, write_record
 from medadv.study.sources import PATHS, without_names
 from medadv.study.spec import Study
 from medadv.study.stats import PrimaryFamily
@@ -37,10 +37,16 @@ class RunFolder:
         """The folder of a study, made if it is missing; its resolved specification is written.
 
         Raises:
-            RunError: the folder is another study's, or cannot be written.
+            RunError: the folder is another study's, has a victim outside of the same name, or cannot be written.
         """
         path = runs / study.study
         specification = path / "study.yaml"
+        if outside := [name for name in study.victims if (path / RETURNED / f"{name}.json").exists()]:
+            raise RunError(
+                "segmentations from outside were scored under the name of a victim",
+                got=outside,
+                advice="give the victim another name: the two are not the same",
+            )
         content = _public(study.model_dump(mode="json", by_alias=True), names)
         if specification.exists():
             _refuse_another(_stored(specification), content, path)
@@ -51,6 +57,24 @@ class RunFolder:
             )
         write_text(specification, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
         write_text(path / "environment.json", json.dumps(_environment(), indent=1))
+        return cls(path)
+
+    @classmethod
+    def reopen(cls, study: Study, runs: Path, names: Names) -> RunFolder:
+        """The folder of a study that was run before, as it lies: nothing is written.
+
+        Raises:
+            RunError: the study has not been run, or the folder is another study's.
+        """
+        path = runs / study.study
+        if not (path / MANIFEST).is_file():
+            raise RunError(
+                f"the study {study.study!r} has not been run",
+                got=f"no {MANIFEST} in {path}",
+                advice="run it first: `medadv run STUDY.yaml`; name its folder with --runs if that is another",
+            )
+        content = _public(study.model_dump(mode="json", by_alias=True), names)
+        _refuse_another(_stored(path / "study.yaml"), content, path)
         return cls(path)
 
     def declare(self, family: PrimaryFamily) -> None:

@@ -10,17 +10,20 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from medadv.atomic import write_text
+from medadv.atomic import UNFINISHED, write_text
 from medadv.errors import RunError
 
 SCHEMA = 2
 
 MANIFEST = "cells.json"
 """The file that names the cells of the study as it is now."""
+
+RETURNED = "returned"
+"""The folder that names the cells of victims outside, a file a victim."""
 
 POLICY = "strict"
 """How empty regions are scored. Both empty: Dice 1, distance 0. One empty: Dice 0, distance the image's diagonal."""
@@ -130,6 +133,14 @@ class Record(_Row):
     scores: list[Score]
 
 
+class ReturnedCell(NamedTuple):
+    """A segmentation that came back: its record's key, and the cell whose delivered file it answers."""
+
+    key: str
+    source: str
+    source_key: str
+
+
 def digest(value: object) -> str:
     """SHA-256 of a JSON value in one canonical spelling."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
@@ -175,21 +186,66 @@ def write_manifest(folder: Path, cells: Mapping[tuple[str, str, str], str]) -> N
     write_text(folder / MANIFEST, json.dumps(["\t".join((*cell, key)) for cell, key in cells.items()], indent=0))
 
 
+def write_returned(folder: Path, victim: str, cells: Mapping[tuple[str, str], ReturnedCell]) -> None:
+    """Say which segmentations of a victim outside came back: (condition, case) → the cell. The last file written."""
+    lines = ["\t".join((*place, *cell)) for place, cell in cells.items()]
+    write_text(folder / RETURNED / f"{victim}.json", json.dumps(lines, indent=0))
+
+
+def returned_cells(folder: Path, victim: str) -> dict[tuple[str, str], ReturnedCell]:
+    """What ``write_returned`` wrote of a victim; empty where nothing came back.
+
+    Raises:
+        RunError: the list is damaged.
+    """
+    path = folder / RETURNED / f"{victim}.json"
+    if not path.exists():
+        return {}
+    lines = _lines(path, 5, "score the same segmentations again, after deleting the list")
+    return {(condition, case): ReturnedCell(*rest) for condition, case, *rest in lines}
+
+
+def planned_cells(folder: Path) -> dict[tuple[str, str, str], str]:
+    """The cells that the study asks for now: (victim, condition, case) → key.
+
+    Raises:
+        RunError: the list is damaged, or there is none.
+    """
+    lines = _lines(folder / MANIFEST, 4, "run the study (again): `medadv run STUDY.yaml`")
+    return {(victim, condition, case): key for victim, condition, case, key in lines}
+
+
 def present_records(folder: Path) -> list[Record]:
     """The finished records that count: of the cells that the study asks for now, without cases in quarantine.
+
+    Segmentations that came back from outside count as long as the cell whose file they answer does.
 
     Raises:
         RunError: a damaged record or manifest, or no manifest at all.
     """
-    try:
-        cells = [line.split("\t") for line in json.loads((folder / MANIFEST).read_text(encoding="utf-8"))]
-        placed = [(case, record_path(folder, v, condition, case, key)) for v, condition, case, key in cells]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise RunError(
-            f"the list of cells in {folder} cannot be read",
-            got=error,
-            cause="the run has not come as far as its first attack, or the file was edited",
-            advice="run the study (again): `medadv run STUDY.yaml`",
-        ) from error
+    planned = planned_cells(folder)
+    cells = dict(planned)
+    for path in sorted((folder / RETURNED).glob("*.json")):
+        if not path.name.startswith(UNFINISHED):
+            for (condition, case), cell in returned_cells(folder, path.stem).items():
+                if planned.get((cell.source, condition, case)) == cell.source_key:
+                    cells[path.stem, condition, case] = cell.key
     refused = {path.stem for path in (folder / "quarantine").glob("*.json")}
-    return [read_record(path) for case, path in placed if case not in refused and path.exists()]
+    placed = [record_path(folder, *cell, key) for cell, key in cells.items() if cell[2] not in refused]
+    return [read_record(path) for path in placed if path.exists()]
+
+
+def _lines(path: Path, width: int, advice: str) -> list[list[str]]:
+    try:
+        lines = [line.split("\t") for line in json.loads(path.read_text(encoding="utf-8"))]
+        if all(len(line) == width for line in lines):
+            return lines
+        problem: object = "lines of another length"
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        problem = error
+    raise RunError(
+        f"the list of cells in {path.name} cannot be read",
+        got=problem,
+        cause="the run has not come as far as its first attack, or the file was edited",
+        advice=advice,
+    )

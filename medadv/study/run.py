@@ -193,7 +193,7 @@ class _Stage:
         declared = PrimaryFamily(
             metric=primary.metric,
             region=primary.region,
-            victims=tuple(study.victims),
+            victims=(*study.victims, *primary.returned),
             conditions=primary_conditions(study),
         )
         folder.declare(declared)

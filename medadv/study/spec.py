@@ -107,13 +107,15 @@ class VictimSpec(Specified):
 class Primary(Specified):
     """The family of comparisons that the study is about, declared before any score exists.
 
-    Each named attack (all if left out) at each of its budgets (all if left out) is compared with clean, on one region.
+    Each named attack (all if left out) at each of its budgets (all if left out) is compared with clean, on one region:
+    for each victim of the study, and for those outside whose segmentations are to come back (``medadv score``).
     """
 
     region: str
     metric: Literal["dice", "hd95"] = "dice"
     attacks: tuple[str, ...] | None = Field(None, min_length=1)
     budgets: tuple[str, ...] | None = Field(None, min_length=1)
+    returned: tuple[str, ...] = Field((), description="victims outside, by the names they will be scored under")
 
     @field_validator("budgets")
     @classmethod
@@ -171,7 +173,10 @@ class Study(Specified):
 
     @model_validator(mode="after")
     def _names(self) -> Study:
-        for kind, names in (("study", [self.study]), ("victim", list(self.victims)), ("attack", list(self.attacks))):
+        victims = [*self.victims, *self.primary.returned]
+        if len(set(victims)) < len(victims):
+            raise ValueError("primary.returned names victims outside, each once, and none of the study's own")
+        for kind, names in (("study", [self.study]), ("victim", victims), ("attack", list(self.attacks))):
             for name in names:
                 if not NAME.fullmatch(name) or name in RESERVED or name.startswith("permuted-"):
                     raise ValueError(

@@ -114,7 +114,7 @@ def compare(
 
     Of each victim, every attack and control is held against clean, and every attack against the controls that permute
     its own perturbation. The declared family is tested over all victims, with its declared size: a declared condition
-    without scores has n = 0 and p = 1. Everything else is exploratory.
+    or victim without scores has n = 0 and p = 1. Everything else is exploratory.
 
     Args:
         records: at most one a cell, in any order; the scores are those of the delivered files, by the strict policy.
@@ -135,11 +135,11 @@ def compare(
     victims, patients = _arranged(records)
     questions = [
         _Question(victim, region, metric, condition, against, primary)
-        for victim in sorted(victims)
+        for victim in sorted({*victims, *(primary.victims if primary.conditions else ())})
         for region in regions
-        for condition, against in _held(victims[victim], primary, (metric, region))
+        for condition, against in _held(victims.get(victim, {}), primary, (metric, region))
     ]
-    answers = [_answer(question, victims[question.victim], patients) for question in questions]
+    answers = [_answer(question, victims.get(question.victim, {}), patients) for question in questions]
     adjusted = iter(holm([row.p for row in answers if row.family == "primary"]))
     return [
         row.model_copy(update={"p_adjusted": next(adjusted)}) if row.family == "primary" else row for row in answers

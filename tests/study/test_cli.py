@@ -22,7 +22,7 @@ from medadv.victims.head import Softmax
 from medadv.victims.networks import Architecture, build_network
 from medadv.victims.segmentation import Segmenter
 
-VERBS = ("demo", "run", "train", "attack", "report", "track")
+VERBS = ("demo", "run", "train", "attack", "export", "score", "report", "track")
 
 
 def medadv(*arguments: object) -> Result:
@@ -123,6 +123,23 @@ def test_parts_and_then_a_report(study: Path, tmp_path: Path, no_report: None) -
         assert medadv("run", study, "--runs", tmp_path / "parts", "--no-track", "--part", part).exit_code == 0
     assert medadv("report", tmp_path / "parts" / "typed").exit_code == 0
     assert tables(tmp_path / "parts" / "typed") == tables(tmp_path / "whole" / "typed")
+
+
+def test_files_go_out_and_segmentations_come_back(study: Path, tmp_path: Path, no_report: None) -> None:
+    settings = ("--runs", tmp_path, "--set", "volumes.keep=all")
+    assert medadv("run", study, *settings, "--no-track").exit_code == 0
+    out, key = tmp_path / "out", tmp_path / "typed" / "exports" / "out.json"
+    told = medadv("export", study, out, *settings, "--labels", "--conditions", "fgsm-*")
+    assert (told.exit_code, out.is_dir(), str(key) in told.stdout.replace("\n", "")) == (0, True, True), told.output
+    score = ("score", study, out / "labelsTs", "--key", key, "--victim", "expert", *settings)
+    told = medadv(*score)
+    assert told.exit_code == 0, told.output
+    assert "mean Dice on clean files: WT 1.000" in told.stdout.replace("\n", " ")
+    (out / "labelsTs" / "m0002.nii.gz").unlink()
+    again = medadv(*score[:-4], "--victim", "another", *settings)
+    assert again.exit_code == cli.QUARANTINED
+    assert "1 segmentations did not come back: m0002" in again.stderr
+    advised(medadv("score", study, out, "--key", key, "--victim", "net", *settings), "a victim of the study itself")
 
 
 def test_a_case_that_was_left_out_is_told_by_the_exit_code(

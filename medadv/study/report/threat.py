@@ -49,6 +49,11 @@ def words(results: Results, victim: str) -> tuple[str, ...]:
     said = []
     if any(record.effort and record.effort.backward for record in records):
         said.append("The attacker knows the network and its whole pipeline, and follows its gradients (white box).")
+    for surrogate in dict.fromkeys(r.inputs["source"]["victim"] for r in records if "source" in r.inputs):
+        said.append(
+            f"The attacker never saw this victim: the changes were computed on {surrogate}, and the altered scans were "
+            "segmented elsewhere (black box, transfer)."
+        )
     said.append(
         "What is changed are stored voxels, before any normalisation: the altered scan is written as a file, read "
         "again and segmented as any other scan would be."

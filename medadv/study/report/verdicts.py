@@ -17,7 +17,7 @@ def verdicts(results: Results, family: str, metric: Metric) -> Table:
         Column("condition"),
         Column("against"),
         Column("region"),
-        *([Column("victim")] if len(results.victims) > 1 else []),
+        *([Column("victim")] if len({row.victim for row in rows}) > 1 else []),
         Column("n", whole),
         Column("zeros", whole),
         Column("ties", whole),
