@@ -63,7 +63,7 @@ class Spacing:
         """The step for images of this shape, at this place.
 
         Raises:
-            VictimError: nobody has said where voxels lie, or the image's axes are not at right angles.
+            VictimError: nobody has said where voxels lie, the axes are not at right angles, or no voxel would be left.
         """
         affine = known(affine, self.name)
         axes = x.ndim - 2
@@ -73,7 +73,14 @@ class Spacing:
         wanted += wanted[-1:] * (axes - len(wanted))
         kept = [mm <= 0 or abs(mm - size) <= AFFINE_TOL for mm, size in zip(wanted, now, strict=True)]
         new: Square = zoom_affine(old, np.where(kept, now, wanted), diagonal=False)
-        shape, offset = compute_shape_offset(x.shape[2:], old, new, self.scale_extent)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shape, offset = compute_shape_offset(x.shape[2:], old, new, self.scale_extent)
+        if shape.min() < 1:
+            raise VictimError(
+                f"the step {self.name!r} leaves no voxel of this image",
+                got=f"{tuple(x.shape[2:])} voxels of {[round(float(size), 3) for size in now]} mm",
+                expected=f"more than half a voxel of {self.mm} mm along each axis",
+            )
         new[:-1, -1] = offset
         before, then = tuple(x.shape[2:]), tuple(int(size) for size in shape)
         way: Square = np.linalg.solve(old, new)

@@ -6,7 +6,6 @@ import monai.transforms as mt
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
 from torch import Tensor
 from victims.grids import adjoint_gap, affine_of, meta, same_as_monai
 
@@ -20,8 +19,9 @@ def noise(*shape: int) -> Tensor:
     return torch.randn(1, 2, *shape)
 
 
+@pytest.mark.filterwarnings("ignore:Since version 1.3.0, affine_grid:UserWarning")  # torch, about axes of one voxel
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("mm", [(1.0, 1.0, 1.0), (0.7, 2.5, 1.3), (20.0, 1.0, 0.5), (1.0, 2.0), (-1.0, 1.4, -1.0)])
+@pytest.mark.parametrize("mm", [(1.0, 1.0, 1.0), (0.7, 2.5, 1.3), (5.0, 1.0, 0.5), (1.0, 2.0), (-1.0, 1.4, -1.0)])
 @pytest.mark.parametrize("affine", [((1.2, 0.8, 3.0), "RAS", 0.0), ((1.2, 0.8, 3.0), "PIR", 0.3)])
 @pytest.mark.parametrize("extent", [False, True])
 def test_spacing_is_monais(shape: tuple[int, ...], mm: tuple[float, ...], affine: tuple, extent: bool) -> None:
@@ -32,6 +32,7 @@ def test_spacing_is_monais(shape: tuple[int, ...], mm: tuple[float, ...], affine
     same_as_monai(placed, mt.Spacing(mm, scale_extent=extent, align_corners=extent), x, place)
 
 
+@pytest.mark.filterwarnings("ignore:Since version 1.3.0, affine_grid:UserWarning")  # torch, about axes of one voxel
 @pytest.mark.parametrize("mm", [(2.0, 0.6), (1.0, 1.0), (9.0, 1.7)])
 @pytest.mark.parametrize("corners", [False, True])
 def test_spacing_of_a_picture_is_monais(mm: tuple[float, ...], corners: bool) -> None:
@@ -40,16 +41,22 @@ def test_spacing_of_a_picture_is_monais(mm: tuple[float, ...], corners: bool) ->
     same_as_monai(placed, mt.Spacing(mm, align_corners=corners), x, place)
 
 
+def test_a_volume_of_less_than_a_voxel_is_refused_and_its_single_voxel_is_monais() -> None:
+    x, place = noise(7, 5, 6), affine_of((1.2, 0.8, 3.0))
+    placed = Spacing((20.0, 1.0, 0.5)).prepare(x, place)
+    assert placed(x).shape[2] == 1
+    same_as_monai(placed, mt.Spacing((20.0, 1.0, 0.5)), x, place)
+    with pytest.raises(VictimError, match="leaves no voxel"):
+        Spacing((20.0, 1.0, 0.5), scale_extent=True).prepare(x, place)
+
+
 def test_spacing_by_the_nearest_voxel_is_monais_and_so_are_labels() -> None:
     x, place = noise(7, 5, 6), affine_of((1.17, 0.83, 3.1), "LAS")
     placed = Spacing((0.77, 1.9, 1.31), mode="nearest").prepare(x, place)
     theirs = mt.Spacing((0.77, 1.9, 1.31), mode="nearest")
     same_as_monai(placed, theirs, x, place)
     truth = torch.randint(0, 4, (1, 7, 5, 6))
-    expected = theirs(meta(truth.float(), place))
-    assert torch.equal(
-        placed.labels(truth)[0], expected.as_tensor()[0].long() if expected.ndim == 4 else expected.long()
-    )
+    assert torch.equal(placed.labels(truth)[0].float(), theirs(meta(truth.float(), place)).as_tensor()[0])
 
 
 def test_almost_the_right_spacing_is_left_alone_as_in_monai() -> None:
@@ -72,7 +79,6 @@ def test_half_precision_around_it_moves_no_voxel() -> None:
     x, place = noise(7, 5, 6), affine_of((1.2, 0.8, 3.0))
     placed = Spacing().prepare(x, place)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(placed(x), placed(x.clone()))
         inside = placed(x)
     assert torch.equal(inside, placed(x))
 
@@ -180,4 +186,3 @@ def test_labels_go_to_the_nearest_voxel() -> None:
     truth = torch.arange(6).view(1, 6, 1, 1).expand(1, 6, 2, 2)
     placed = Resample((3.0, 1.0, 1.0)).prepare(noise(6, 2, 2), affine_of())
     assert placed.labels(truth)[0, :, 0, 0].tolist() == [1, 4]
-    assert isinstance(meta(noise(2, 2, 2)[0], affine_of()), MetaTensor)
