@@ -141,7 +141,7 @@ class Percentiles(Intensity):
 
 
 def quantiles(rows: Float[Tensor, "rows n"], shares: tuple[float, ...]) -> Float[Tensor, "rows shares"]:
-    """Quantiles of each row, linear between neighbours, as NumPy's; by selection, not by sorting, and with a gradient."""
+    """Quantiles of each row, linear between neighbours, as NumPy's; by selection, and with a gradient."""
     last = rows.shape[1] - 1
     places = [share * last for share in shares]
     ranks = sorted({rank for place in places for rank in (floor(place), min(floor(place) + 1, last))})

@@ -1,7 +1,7 @@
 """Resampling as one small matrix for each axis: fast, linear, with the transposed matrices for its gradient.
 
-``Spacing`` is MONAI's, ``Resample`` is nnU-Net's. Both are separable: each axis is resampled on its own, and what the
-library does to one axis of n voxels is an (m × n) matrix.
+Interpolation on a grid is separable: each axis is resampled on its own, and what a library does to one axis of n voxels
+is an (m × n) matrix. ``Resample`` is nnU-Net's; MONAI's is in ``spacing``.
 """
 
 from __future__ import annotations
@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int
-from monai.data.utils import AFFINE_TOL, compute_shape_offset, zoom_affine
 from scipy import ndimage
 from torch import Tensor
 
 from medadv.errors import ConfigError, VictimError
-from medadv.victims.grid import Square, after, known, lengths, within
+from medadv.victims.grid import after, known, lengths, within
 from medadv.victims.preprocess import Affine, Image, Placed
 
 Matrix = Float64[Tensor, "_ _"]  # new voxels × old voxels
@@ -27,100 +26,8 @@ Places = Float64[np.ndarray, "after"]
 Shape = tuple[int, ...]
 Order = Literal[0, 1, 2, 3, 4, 5]
 
-SKEW = 0.01
-"""How many voxels off its axis a voxel may end up before an affine counts as sheared; float32 headers reach 1e-4."""
-
 ANISOTROPY = 3
 """nnU-Net resamples the coarse axis on its own where it is more than this many times coarser."""
-
-
-@dataclass(frozen=True)
-class Spacing:
-    """Voxels of a given size: MONAI's ``Spacing(pixdim, mode=mode, padding_mode="border")`` and its inverse.
-
-    Attributes:
-        mm: the distance of neighbouring voxels along each axis; None or -1 keeps an axis; a short list goes on with its
-            last number, as in MONAI.
-        mode: ``bilinear`` (linear along each axis) or ``nearest``, onwards and back.
-        align_corners: as in MONAI; with border padding it changes an axis of one voxel alone.
-        scale_extent: the volume's edges stay where they are, and not the centres of its outer voxels.
-
-    Raises:
-        ConfigError: no sizes, or none that a voxel can have.
-    """
-
-    mm: tuple[float | None, ...] = (1.0, 1.0, 1.0)
-    mode: Literal["bilinear", "nearest"] = "bilinear"
-    align_corners: bool = False
-    scale_extent: bool = False
-    name: Literal["spacing"] = "spacing"
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (a study may not misspell a key)
-
-    def __post_init__(self) -> None:
-        _check_sizes(self)
-
-    def prepare(self, x: Image, affine: Affine | None) -> Placed:
-        """The step for images of this shape, at this place.
-
-        Raises:
-            VictimError: nobody has said where voxels lie, the axes are not at right angles, or no voxel would be left.
-        """
-        affine = known(affine, self.name)
-        axes = x.ndim - 2
-        old = within(affine, axes)
-        now = lengths(old)
-        wanted = [-1.0 if mm is None else float(mm) for mm in self.mm[:axes]]
-        wanted += wanted[-1:] * (axes - len(wanted))
-        kept = [mm <= 0 or abs(mm - size) <= AFFINE_TOL for mm, size in zip(wanted, now, strict=True)]
-        new: Square = zoom_affine(old, np.where(kept, now, wanted), diagonal=False)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            shape, offset = compute_shape_offset(x.shape[2:], old, new, self.scale_extent)
-        if shape.min() < 1:
-            raise VictimError(
-                f"the step {self.name!r} leaves no voxel of this image",
-                got=f"{tuple(x.shape[2:])} voxels of {[round(float(size), 3) for size in now]} mm",
-                expected=f"more than half a voxel of {self.mm} mm along each axis",
-            )
-        new[:-1, -1] = offset
-        before, then = tuple(x.shape[2:]), tuple(int(size) for size in shape)
-        way: Square = np.linalg.solve(old, new)
-        if _alike(old, new, way, before == then):
-            return Resampled((), (), (None,) * axes, affine)
-        onward, backward = self._places(way, then), self._places(np.linalg.inv(way), before)
-        return Resampled(
-            (Stage(tuple(map(self._matrix, onward, before))),),
-            (Stage(tuple(map(self._matrix, backward, then))),),
-            tuple(_nearest(places, size) for places, size in zip(onward, before, strict=True)),
-            after(affine, way),
-        )
-
-    def _places(self, way: Square, shape: Sequence[int]) -> list[Places]:
-        """Along each axis, where the voxels of a new grid lie on the old one."""
-        axes = len(shape)
-        skew = np.abs(way[:axes, :axes] - np.diag(np.diag(way)[:axes])) @ (np.array(shape) - 1)
-        if skew.max() > SKEW:
-            raise VictimError(
-                f"the step {self.name!r} wants an image whose axes are at right angles",
-                got=f"a sheared affine: voxels up to {skew.max():.2g} voxels off their axis",
-                cause="a registration with shears was written into the header",
-                advice="resample the image to a grid without shears first",
-            )
-        places = []
-        for axis, size in enumerate(shape):
-            # torch's affine_grid puts a single voxel in the middle, MONAI's matrix for align_corners expects it at 0.
-            voxels = np.array([0.5]) if self.align_corners and size == 1 else np.arange(size, dtype=np.float64)
-            places.append(way[axis, axis] * voxels + way[axis, axes])
-        return places
-
-    def _matrix(self, places: Places, before: int) -> Matrix:
-        places = places.clip(0, before - 1)
-        low = np.rint(places) if self.mode == "nearest" else np.floor(places).clip(max=max(before - 2, 0))
-        matrix = torch.zeros(len(places), before, dtype=torch.float64)
-        rows, columns, share = torch.arange(len(places)), torch.as_tensor(low).long(), torch.as_tensor(places - low)
-        matrix[rows, columns] = torch.ones_like(share) if self.mode == "nearest" else 1 - share
-        if self.mode == "bilinear" and before > 1:
-            matrix[rows, columns + 1] = share
-        return matrix
 
 
 @dataclass(frozen=True)
@@ -154,7 +61,7 @@ class Resample:
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (a study may not misspell a key)
 
     def __post_init__(self) -> None:
-        _check_sizes(self)
+        check_sizes(self)
         orders = (self.order, self.order_z, self.back_order, self.back_order_z)
         if not all(isinstance(order, int) and 0 <= order <= 5 for order in orders):
             raise ConfigError("a spline has an order from 0 to 5", got=orders)
@@ -186,7 +93,7 @@ class Resample:
         return Resampled(
             _splines(before, shape, alone, self.order, self.order_z),
             _splines(shape, before, alone_back, self.back_order, self.back_order_z),
-            tuple(_nearest(_centres(n, m), n) if n != m else None for n, m in zip(before, shape, strict=True)),
+            tuple(nearest(_centres(n, m), n) if n != m else None for n, m in zip(before, shape, strict=True)),
             after(affine, way),
         )
 
@@ -262,18 +169,13 @@ def _along(x: Float[Tensor, "b c *s"], matrix: Float[Tensor, "after before"], ax
     return y.reshape(*x.shape[:axis], new, *x.shape[axis + 1 :])
 
 
-def _alike(old: Square, new: Square, way: Square, same_shape: bool) -> bool:
-    """Whether MONAI takes two grids for one, and leaves the image as it is."""
-    near = np.allclose(old, new, atol=AFFINE_TOL) or np.allclose(way, np.eye(len(way)), atol=AFFINE_TOL)
-    return same_shape and near
-
-
 def _centres(before: int, after: int) -> Places:
     """Where the voxels of the new axis lie on the old one, when both cover the same length."""
     return (np.arange(after) + 0.5) * (before / after) - 0.5
 
 
-def _nearest(places: Places, before: int) -> Int[Tensor, "after"]:
+def nearest(places: Places, before: int) -> Int[Tensor, "after"]:
+    """The old voxel nearest to each place."""
     return torch.as_tensor(np.floor(places.clip(0, before - 1) + 0.5).astype(np.int64)).clamp(max=before - 1)
 
 
@@ -325,8 +227,12 @@ def _spline_at(before: int, after: int, order: Order) -> Matrix:
     return torch.as_tensor(np.stack(columns, 1))
 
 
-def _check_sizes(step: Spacing | Resample) -> None:
-    """Make the sizes of voxels a tuple of floating-point numbers, or refuse them."""
+def check_sizes(step: Any) -> None:
+    """Make the sizes of voxels, a setting's ``mm``, a tuple of floating-point numbers.
+
+    Raises:
+        ConfigError: they are none.
+    """
     try:
         sizes = tuple(None if mm is None else float(mm) for mm in step.mm)
     except (TypeError, ValueError):

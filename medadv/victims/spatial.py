@@ -18,7 +18,8 @@ from medadv.errors import ConfigError, VictimError
 from medadv.victims.crop import CenterSpatialCrop, CropForeground, CropNonzero, DivisiblePad, Pad
 from medadv.victims.grid import after, each, known, listed, within
 from medadv.victims.preprocess import Affine, Image, Placed
-from medadv.victims.resample import Resample, Spacing
+from medadv.victims.resample import Resample
+from medadv.victims.spacing import Spacing
 
 orientations: Any = nib.orientations  # it has no types
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from victims.grids import adjoint_gap, affine_of, meta, same_as_monai
 
 from medadv.errors import VictimError
-from medadv.victims.resample import Resample, Resampled, Spacing
+from medadv.victims.resample import Resample, Resampled
+from medadv.victims.spacing import Spacing
 
 SHAPES = [(7, 5, 6), (4, 9, 3)]
 
@@ -57,6 +58,16 @@ def test_spacing_by_the_nearest_voxel_is_monais_and_so_are_labels() -> None:
     same_as_monai(placed, theirs, x, place)
     truth = torch.randint(0, 4, (1, 7, 5, 6))
     assert torch.equal(placed.labels(truth)[0].float(), theirs(meta(truth.float(), place)).as_tensor()[0])
+
+
+@pytest.mark.parametrize("grids", [((0.9375, 0.9375, 3.0), (1.875, 1.875, 3.0)), ((1.5, 1.5, 2.0), (1.0, 1.0, 1.0))])
+def test_where_grids_meet_the_same_voxels_are_zero_as_in_monai(grids: tuple) -> None:
+    """1e-16 of a neighbour is foreground to a crop, and non-zero to a z-score; rounding decides, and is MONAI's."""
+    x, place = torch.zeros(1, 1, 48, 50, 46), affine_of(grids[0])
+    x[..., 8:40, 7:43, 9:37] = torch.rand(1, 1, 32, 36, 28) + 1
+    theirs = mt.Spacing(grids[1])(meta(x[0], place)).as_tensor()
+    assert torch.equal(Spacing(grids[1]).prepare(x, place)(x)[0] != 0, theirs != 0)
+    assert ((theirs != 0) & (theirs.abs() < 1e-6)).any()
 
 
 def test_almost_the_right_spacing_is_left_alone_as_in_monai() -> None:

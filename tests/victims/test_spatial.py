@@ -18,7 +18,8 @@ from medadv.errors import ConfigError, VictimError
 from medadv.victims.checkpoint import Preprocessing
 from medadv.victims.crop import CenterSpatialCrop, CropForeground, CropNonzero, DivisiblePad, Pad
 from medadv.victims.preprocess import Step, Way
-from medadv.victims.resample import Resample, Spacing
+from medadv.victims.resample import Resample
+from medadv.victims.spacing import Spacing
 from medadv.victims.spatial import Orientation, Transpose
 
 SHAPE = (7, 5, 6)
