@@ -21,7 +21,11 @@ from medadv.victims.head import make_head
 from medadv.victims.networks import Architecture, build_network
 from medadv.victims.normalize import Normalisation
 from medadv.victims.segmentation import Segmenter, weights_digest
+from medadv.victims.spatial import Spatial
 from medadv.victims.window import SlidingWindow, WholeVolume
+
+Preprocessing = Annotated[Normalisation | Spatial, Field(discriminator="name")]
+"""Every step that a card or a study can name."""
 
 WEIGHTS, CARD = "weights.safetensors", "victim.json"
 
@@ -51,7 +55,7 @@ class VictimCard(_Card):
     format: Literal["medadv victim 2"] = "medadv victim 2"
     architecture: Architecture
     modalities: tuple[str, ...]
-    preprocess: tuple[Annotated[Normalisation, Field(discriminator="name")], ...]
+    preprocess: tuple[Preprocessing, ...]
     inference: Annotated[WholeVolume | SlidingWindow, Field(discriminator="name")]
     head: HeadCard
     scheme: SchemeCard
