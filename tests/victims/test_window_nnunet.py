@@ -52,12 +52,10 @@ def stitched(layers: nn.Module, z: Tensor, roi: tuple[int, ...]) -> Tensor:
     total, blended = torch.zeros(z.shape[2:]).double(), torch.zeros(1, 3, *z.shape[2:]).double()
     for place in product(*theirs.compute_steps_for_sliding_window(tuple(z.shape[2:]), roi, 0.5)):
         window = (..., *(slice(start, start + n) for start, n in zip(place, roi, strict=True)))
-        one = torch.zeros_like(total)
-        one[window] = weight
-        total = total + one
-        blended = blended + one * nn.functional.pad(
-            layers(z[window]), [n for at, s, r in reversed(list(zip(place, z.shape[2:], roi))) for n in (at, s - at - r)]
-        )
+        around = [(at, size - at - n) for at, size, n in zip(place, z.shape[2:], roi, strict=True)]
+        widths = [n for pair in reversed(around) for n in pair]
+        total = total + nn.functional.pad(weight, widths)
+        blended = blended + nn.functional.pad(weight * layers(z[window]), widths)
     return blended / total
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from medadv.errors import VictimError
 
 FINAL = "checkpoint_final.pth"
+KEYS: dict[str, type] = {"network_weights": dict, "init_args": dict, "trainer_name": str}
 LARGEST = 16_000_000
 
 _scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
@@ -25,7 +26,7 @@ NUMBERS: list[Any] = [
     *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     *{type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "?")},
 ]
-"""What a checkpoint may hold beyond tensors and Python's own values: NumPy's numbers, as nnU-Net's log of losses has."""
+"""What a checkpoint may hold beyond tensors and Python's own values: NumPy's numbers, as nnU-Net logs its losses."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,12 +130,12 @@ def _chosen(path: Path, folds: Sequence[int] | None) -> list[Path]:
         return [path]
     if path.name.startswith("fold_"):
         places = [path]
+    elif folds is not None:
+        places = [path / f"fold_{fold}" for fold in folds]
     else:
         places = sorted(place for place in path.glob("fold_*") if any(place.glob("checkpoint_*.pth")))
         # As nnU-Net's own predictor: a model of all cases is no member of a cross-validation.
         places = [place for place in places if place.name != "fold_all"] or places
-    if folds is not None:
-        places = [path / f"fold_{fold}" for fold in folds] if not path.name.startswith("fold_") else places
     if not places:
         raise VictimError("no fold of this nnU-Net was trained", got=path.name, expected=f"fold_0/{FINAL}")
     if missing := [place for place in places if not (place / FINAL).is_file()]:
@@ -164,25 +165,41 @@ def _checkpoint(path: Path, trust: bool) -> dict[str, Any]:
         ) from error
     except Exception as error:  # torch raises what its readers meet: OSError, EOFError, RuntimeError, struct.error …
         raise VictimError(f"{where} cannot be read", got=error, advice="copy the file anew") from error
-    needed = {"network_weights": dict, "init_args": dict, "trainer_name": str}
-    lacking = [key for key, kind in needed.items() if not (isinstance(content, dict) and isinstance(content.get(key), kind))]
-    if lacking:
+    if lacking := _lacking(content):
         raise VictimError(
             f"{where} is no checkpoint of nnU-Net 2",
             got=sorted(map(str, content))[:8] if isinstance(content, dict) else type(content).__name__,
             expected=f"among others {', '.join(lacking)}",
             advice="for another model's weights name its network: victims.<name>.network",
         )
-    weights = content["network_weights"]
+    checkpoint: dict[str, Any] = content
+    weights = checkpoint["network_weights"]
     if strange := [str(name) for name, value in weights.items() if not isinstance(value, Tensor)]:
         raise VictimError(f"the weights in {where} are no tensors", got=strange[:3])
     if broken := sorted(name for name, value in weights.items() if not torch.isfinite(value).all()):
         raise VictimError(f"the weights in {where} are not finite", got=broken[:3], cause="a training that diverged")
-    return content
+    return checkpoint
+
+
+def _lacking(content: Any) -> list[str]:
+    """The keys that nnU-Net's trainer writes and a predictor needs, where they are missing or of another kind."""
+    if not isinstance(content, dict):
+        return list(KEYS)
+    own, axes = content.get("init_args"), content.get("inference_allowed_mirroring_axes")
+    lacking = [key for key, kind in KEYS.items() if not isinstance(content.get(key), kind)]
+    if not (isinstance(own, dict) and isinstance(own.get("configuration"), str)):
+        lacking.append("init_args.configuration")
+    if axes is not None and not (isinstance(axes, list | tuple) and all(type(a) is int and 0 <= a < 3 for a in axes)):
+        lacking.append("inference_allowed_mirroring_axes")
+    return lacking
 
 
 def _check_fold(
-    fold: str, checkpoint: Mapping[str, Any], first: Mapping[str, Any], plans: Mapping[str, Any], dataset: Mapping[str, Any]
+    fold: str,
+    checkpoint: Mapping[str, Any],
+    first: Mapping[str, Any],
+    plans: Mapping[str, Any],
+    dataset: Mapping[str, Any],
 ) -> None:
     """A fold belongs to the other folds and to the files beside it: its checkpoint says what it was trained with."""
     own = checkpoint["init_args"]
@@ -197,20 +214,19 @@ def _check_fold(
     alike = (name, checkpoint["trainer_name"], _mirroring(checkpoint))
     if alike != (first["init_args"].get("configuration"), first["trainer_name"], _mirroring(first)):
         raise VictimError(f"fold_{fold} is of another training than the fold before it", got=alike)
+    keys = {
+        "plans": ("configurations", "transpose_forward", "foreground_intensity_properties_per_channel"),
+        "dataset_json": ("labels", "channel_names", "modality", "regions_class_order"),
+    }
     for file, there in (("plans", plans), ("dataset_json", dataset)):
         then = own.get(file, there)
-        keys = ["configurations", "transpose_forward", "foreground_intensity_properties_per_channel"]
-        keys = keys if file == "plans" else ["labels", "channel_names", "modality", "regions_class_order"]
-        if other := [key for key in keys if _plain(then.get(key)) != _plain(there.get(key))]:
+        # Compared as text: the order of regions is the order of channels.
+        if other := [key for key in keys[file] if json.dumps(then.get(key)) != json.dumps(there.get(key))]:
             raise VictimError(
                 f"{file.removesuffix('_json')}.json is not the one that fold_{fold} was trained with",
                 got=f"other values of {', '.join(other)}",
                 advice="copy the whole folder from where it was trained",
             )
-
-
-def _plain(value: Any) -> str:
-    return json.dumps(value, sort_keys=False, default=str)
 
 
 def _mirroring(checkpoint: Mapping[str, Any]) -> tuple[int, ...]:

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from io import StringIO
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from medadv.victims.grid import known, lengths
 from medadv.victims.preprocess import Affine
+from medadv.victims.spatial import Orientation
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,27 +56,21 @@ class NnUNetDeployed:
         Raises:
             VictimError: nobody has said where voxels lie, without which nnU-Net has no voxel size.
         """
-        affine = known(affine, "nnU-Net")
-        image, spacing = x[0].float().cpu().numpy(), lengths(affine)
-        turn = nib.orientations.io_orientation(affine) if self.reorients else None
-        if turn is not None:
-            image = np.stack([nib.orientations.apply_orientation(channel, turn) for channel in image])
-            spacing = spacing[np.argsort(turn[:, 0])]
+        turned = Orientation("RAS").prepare(x, affine) if self.reorients else None
+        image = x if turned is None else turned(x)
+        affine = known(affine if turned is None else turned.affine, "nnU-Net")
         with quiet():
             # nnU-Net's arrays are SimpleITK's: the last axis of a file comes first.
-            answer = self._predictor(x.device).predict_single_npy_array(
-                np.ascontiguousarray(image.transpose(0, 3, 2, 1)), {"spacing": spacing[::-1].tolist()}
-            )
-        answer = answer.transpose(2, 1, 0)
-        if turn is not None:
-            back = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), turn)
-            answer = nib.orientations.apply_orientation(answer, back)
-        return torch.from_numpy(answer.astype(np.int64))[None].to(x.device)
+            zyx = np.ascontiguousarray(image[0].float().cpu().numpy().transpose(0, 3, 2, 1))
+            spacing = lengths(affine)[::-1].tolist()
+            numbers = self._predictor(x.device).predict_single_npy_array(zyx, {"spacing": spacing})
+        answer = torch.from_numpy(numbers.transpose(2, 1, 0).astype(np.int64)).to(x.device)
+        if turned is not None:
+            answer = turned.back(answer[None, None].float(), torch.zeros(1))[0, 0].long()
+        return answer[None]
 
     def describe(self) -> dict[str, Any]:
         """nnU-Net's version, and what of its settings changes answers."""
-        from importlib.metadata import version
-
         return {
             "name": "nnunet",
             "version": version("nnunetv2"),

@@ -39,7 +39,7 @@ class Recipe:
 
 
 def volume(seed: int, shape: Sequence[int] = (26, 22, 20), channels: int = 2, rim: int = 2) -> tuple[Tensor, Tensor]:
-    """A head of noise with three nested lesions, none of it at the rim: image ``(c, x, y, z)``, labels ``(x, y, z)``."""
+    """Noise with three nested lesions, and nothing at the rim: image ``(c, x, y, z)``, labels ``(x, y, z)``."""
     rng = np.random.default_rng(seed)
     middle = np.array([n / 2 + rng.uniform(-1, 1) for n in shape]).reshape(3, 1, 1, 1)
     scale = np.array([n / 20 for n in shape]).reshape(3, 1, 1, 1)
@@ -52,7 +52,7 @@ def volume(seed: int, shape: Sequence[int] = (26, 22, 20), channels: int = 2, ri
     return torch.from_numpy(image * inside).float(), torch.from_numpy(labels * inside)
 
 
-def train(recipe: Recipe, root: Path, steps: int = 40) -> Path:
+def train(recipe: Recipe, root: Path, steps: int = 60) -> Path:
     """The trained-model folder of a recipe, made below ``root`` by nnU-Net."""
     for name in ("raw", "preprocessed", "results"):
         (root / name).mkdir(exist_ok=True)
@@ -129,7 +129,7 @@ def _trained(recipe: Recipe, plans: dict[str, Any], dataset: dict[str, Any], fol
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetNumpy
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    torch.manual_seed(hash(fold) % 1000)
+    torch.manual_seed(recipe.folds.index(fold))
     trainer = nnUNetTrainer(
         {**plans, "continue_training": False}, recipe.configuration, fold, dataset, torch.device("cpu")
     )
@@ -195,3 +195,21 @@ def _patch(data: Tensor, target: Tensor, patch: Sequence[int], rng: np.random.Ge
     starts = [int(rng.integers(size - n + 1)) for n, size in zip(patch, data.shape[1:], strict=True)]
     box = (slice(None), *(slice(start, start + n) for start, n in zip(starts, patch, strict=True)))
     return data[box], target[box]
+
+
+ISOTROPIC = Recipe("Dataset001_Isotropic", folds=(0, 1))
+"""Two folds, softmax, mirrored; the rim of zeros is cropped away."""
+
+REGIONAL = Recipe(
+    "Dataset002_Regional",
+    folds=("all",),
+    spacing=(4.0, 1.2, 1.0),
+    labels=REGIONS,
+    mirror=False,
+    plans={"spacing": [3.2, 1.0, 1.3], "use_mask_for_norm": [True, True]},
+)
+"""Regions; coarse along the first axis of the file, so that the plans transpose, and resampled onwards and back;
+normalised inside the head."""
+
+FLAT = Recipe("Dataset003_Flat", channels=("CT", "T1", "rescale_to_0_1"), configuration="2d")
+"""The 2-D configuration: slices; each channel with a normalisation of its own."""
