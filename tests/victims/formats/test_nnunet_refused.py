@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import shutil
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from victims.formats.nnunet_model import ISOTROPIC, REGIONAL, Recipe
+from victims.formats.nnunet_model import REGIONAL
 
 from medadv.errors import ConfigError, MedadvError, VictimError
 from medadv.labels import MSD_TASK01
@@ -24,32 +23,6 @@ pytest.importorskip("nnunetv2")
 
 Edit = Callable[[dict[str, Any]], object]
 FINAL = "checkpoint_final.pth"
-
-
-def unchanged(content: dict[str, Any]) -> None:
-    """No edit."""
-
-
-@pytest.fixture
-def copied(nnunet: Callable[[Recipe], Path], tmp_path: Path) -> Callable[..., Path]:
-    """A copy of a trained folder with edits, made alike in the files and in what the checkpoint says of them."""
-
-    def copy(recipe: Recipe = ISOTROPIC, plans: Edit = unchanged, dataset: Edit = unchanged, **one: Edit) -> Path:
-        folder = tmp_path / "model"
-        shutil.copytree(nnunet(recipe), folder)
-        for name, edit in (("plans.json", plans), ("dataset.json", dataset)):
-            content = json.loads((folder / name).read_text())
-            edit(content)
-            (folder / name).write_text(json.dumps(content))
-        for path in folder.glob(f"fold_*/{FINAL}"):
-            checkpoint = torch.load(path, weights_only=False)
-            plans(checkpoint["init_args"]["plans"])
-            dataset(checkpoint["init_args"]["dataset_json"])
-            one.get(path.parent.name, unchanged)(checkpoint)
-            torch.save(checkpoint, path)
-        return folder
-
-    return copy
 
 
 def configuration(key: str, value: object) -> Edit:
