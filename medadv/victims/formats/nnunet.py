@@ -105,22 +105,39 @@ def load(path: Path, declared: Declared | None, trust: bool) -> Segmenter:
         raise VictimError("a checkpoint mirrors an axis that its patches do not have", got=trained.mirroring)
     each: list[nn.Module] = [Mirrored(member, trained.mirroring) if trained.mirroring else member for member in members]
     network = each[0] if len(each) == 1 else Mean(each)
-    return Segmenter(
-        (Slices(network) if flat else network).eval(),
-        head,
-        modalities,
-        steps,
-        SlidingWindow(((1,) if flat else ()) + tuple(configuration.patch_size), 0.5, grid="nnunet"),
-        NnUNetDeployed(
-            plans,
-            configuration,
-            trained.dataset,
-            members,
-            trained.trainer,
-            trained.mirroring,
-            trained.plans.get("image_reader_writer") == "NibabelIOWithReorient",
-        ),
+    window = SlidingWindow(((1,) if flat else ()) + tuple(configuration.patch_size), 0.5, grid="nnunet")
+    victim = Segmenter((Slices(network) if flat else network).eval(), head, modalities, steps, window)
+    _check_said(victim, declared)
+    reorients = trained.plans.get("image_reader_writer") == "NibabelIOWithReorient"
+    deployed = NnUNetDeployed(
+        plans, configuration, trained.dataset, members, trained.trainer, trained.mirroring, reorients
     )
+    return replace(victim, deployed=deployed)
+
+
+def _check_said(victim: Segmenter, declared: Declared | None) -> None:
+    """Refuse settings that the user wrote and the folder says otherwise."""
+    if declared is None:
+        return
+    regions = victim.head.regions if isinstance(victim.head, Sigmoid) else None
+    told = {
+        "head": (declared.head, victim.head.name),
+        "regions": (declared.regions, regions),
+        "preprocess": (declared.preprocess, victim.steps),
+        "normalise": (declared.preprocess, victim.steps),
+        "spatial": (declared.preprocess, victim.steps),
+        "inference": (declared.inference, victim.inference),
+        "network": (declared.network, None),
+    }
+    for setting in sorted(declared.given & told.keys()):
+        said, own = told[setting]
+        if said != own:
+            raise ConfigError(
+                f"plans.json and dataset.json say otherwise than was declared: {setting}",
+                got=said,
+                expected=own if own is not None else "none",
+                advice=f"leave {setting} out: a trained folder says how it is deployed",
+            )
 
 
 def _configuration(plans: Any, name: str) -> Any:

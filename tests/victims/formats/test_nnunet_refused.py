@@ -18,6 +18,7 @@ from medadv.errors import ConfigError, MedadvError, VictimError
 from medadv.labels import MSD_TASK01
 from medadv.victims.declared import Declared
 from medadv.victims.formats.nnunet import load, recognises
+from medadv.victims.networks import Architecture
 
 pytest.importorskip("nnunetv2")
 
@@ -167,14 +168,13 @@ class Payload:
 
 def test_a_checkpoint_that_is_a_program_does_not_run(copied: Callable[..., Path], tmp_path: Path) -> None:
     path, fired = copied() / "fold_0" / FINAL, tmp_path / "fired"
-    for wrapped in (True, False):
-        if wrapped:
-            torch.save({"network_weights": Payload(fired)}, path)
-        else:
-            path.write_bytes(pickle.dumps(Payload(fired)))
-        refused = refusal(path)
-        assert "could run a program" in refused.problem
+    for zipped in (True, False):
+        torch.save({"network_weights": Payload(fired)}, path, _use_new_zipfile_serialization=zipped)
+        assert "could run a program" in refusal(path).problem
         assert not fired.exists()
+    path.write_bytes(pickle.dumps(Payload(fired)))
+    assert "cannot be read" in refusal(path).problem
+    assert not fired.exists()
     torch.save({"network_weights": Payload(fired)}, path)
     refusal(path, trust=True)
     assert fired.exists()  # it was alive
@@ -209,6 +209,20 @@ def test_plans_import_nothing_but_nnunets_own_classes(edit: Edit, copied: Callab
     assert "antigravity" not in sys.modules
 
 
+def test_a_network_of_the_users_own_is_imported_with_trust(
+    copied: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = "from dynamic_network_architectures.architectures.unet import PlainConvUNet\nclass Ours(PlainConvUNet): ..."
+    (tmp_path / "networks_of_ours.py").write_text(lines)
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = copied(plans=architecture("network_class_name", "networks_of_ours.Ours"))
+    assert "networks_of_ours.Ours" in str(refusal(folder))
+    assert "networks_of_ours" not in sys.modules
+    victim = load(folder, None, True)
+    assert type(victim.deployed.members[0]).__name__ == "Ours"
+    monkeypatch.delitem(sys.modules, "networks_of_ours")
+
+
 def test_without_nnunet_the_refusal_says_what_to_install(
     copied: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +234,14 @@ def test_channels_that_are_declared_otherwise_are_refused(copied: Callable[..., 
     folder = copied()
     declared = Declared(MSD_TASK01, ("t1", "t2"), given=frozenset({"modalities"}))
     assert "names" in refusal(folder, declared=declared).details["try"]
+
+
+@pytest.mark.parametrize("setting", ["head", "network", "inference", "preprocess", "normalise", "regions"])
+def test_settings_that_the_folder_says_otherwise_are_refused(setting: str, copied: Callable[..., Path]) -> None:
+    declared = Declared(
+        MSD_TASK01, ("t1", "flair"), "sigmoid", ("ET",), Architecture(), given=frozenset({setting, "modalities"})
+    )
+    assert f"declared: {setting}" in refusal(copied(), declared=declared).problem
 
 
 def test_an_ignore_label_is_no_class(copied: Callable[..., Path]) -> None:
