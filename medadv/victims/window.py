@@ -10,13 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
+from math import ceil
 from operator import index
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from monai.data.utils import compute_importance_map, dense_patch_slices
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -71,8 +75,8 @@ class WholeVolume:
 
 @dataclass(frozen=True)
 class SlidingWindow:
-    """Overlapping windows, blended: MONAI's ``sliding_window_inference``, with a gradient that needs one window of
-    memory.
+    """Overlapping windows, blended: MONAI's ``sliding_window_inference``, or nnU-Net's own, with a gradient that needs
+    one window of memory.
 
     Attributes:
         roi: the window, voxels along each axis, 0 for the whole of an axis; a list becomes a tuple.
@@ -80,6 +84,9 @@ class SlidingWindow:
         blend: the weight of a voxel inside its window: ``gaussian`` or ``constant``.
         sigma: the width of the Gaussian, as a share of the window.
         batch: windows at a time.
+        grid: where the windows lie and how a Gaussian ends. ``monai``: a fixed stride, the last window moved inwards.
+            ``nnunet``: windows spread evenly, ``overlap`` at least, and the weights in the half precision that nnU-Net
+            blends with; a window of one voxel along an axis takes the slices of that axis one by one.
 
     Raises:
         ConfigError: windows that cannot be laid.
@@ -90,6 +97,7 @@ class SlidingWindow:
     blend: Literal["gaussian", "constant"] = "gaussian"
     batch: int = 1
     sigma: float = 0.125
+    grid: Literal["monai", "nnunet"] = "monai"
     name: Literal["window"] = "window"
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (a study may not misspell a key)
 
@@ -108,12 +116,13 @@ class SlidingWindow:
                 advice="write for example SlidingWindow((64, 64, 64))",
             ) from None
         sizes = self.batch >= 1 and min(self.roi, default=0) >= 0 and self.sigma > 0
-        if not (sizes and 0 <= self.overlap < 1 and self.blend in ("gaussian", "constant")):
+        words = self.blend in ("gaussian", "constant") and self.grid in ("monai", "nnunet")
+        if not (sizes and words and 0 <= self.overlap < 1):
             raise ConfigError(
                 "these windows cannot be laid",
                 got=self,
                 expected="sizes of at least 1 (0: the whole axis), a batch of at least 1, an overlap of at least 0 and "
-                "below 1, gaussian or constant, and a positive sigma",
+                "below 1, gaussian or constant, the grid of monai or nnunet, and a positive sigma",
             )
 
     def __call__(self, network: Network, z: Float[Tensor, "b c *s"]) -> Float[Tensor, "b k *s"]:
@@ -149,15 +158,40 @@ class _Plan:
 @lru_cache(maxsize=4)
 @torch.inference_mode(False)  # kept beyond this call, and then perhaps needed in a graph
 def _plan(way: SlidingWindow, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> _Plan:
-    interval = [
-        roi if roi == size else max(int(roi * (1 - way.overlap)), 1) for roi, size in zip(way.roi, shape, strict=True)
-    ]
-    windows: list[Window] = [(..., *place) for place in dense_patch_slices(shape, way.roi, interval)]
-    weight = compute_importance_map(way.roi, mode=way.blend, sigma_scale=way.sigma, device=device, dtype=dtype)
+    if way.grid == "nnunet":
+        windows = _even_windows(way, shape)
+        weight = _half_weight(way).to(device, dtype)
+    else:
+        interval = [
+            roi if roi == size else max(int(roi * (1 - way.overlap)), 1)
+            for roi, size in zip(way.roi, shape, strict=True)
+        ]
+        windows = [(..., *place) for place in dense_patch_slices(shape, way.roi, interval)]
+        weight = compute_importance_map(way.roi, mode=way.blend, sigma_scale=way.sigma, device=device, dtype=dtype)
     total = torch.zeros(shape, device=device, dtype=dtype)
     for window in windows:
         total[window] += weight
     return _Plan([windows[i : i + way.batch] for i in range(0, len(windows), way.batch)], weight, total)
+
+
+def _even_windows(way: SlidingWindow, shape: tuple[int, ...]) -> list[Window]:
+    """As few windows along each axis as the overlap allows, spread evenly: nnU-Net's grid (Isensee et al. 2021)."""
+    starts = []
+    for roi, size in zip(way.roi, shape, strict=True):
+        last = ceil((size - roi) / max(roi * (1 - way.overlap), 1))
+        starts.append([round((size - roi) / max(last, 1) * i) for i in range(last + 1)])
+    return [(..., *(slice(at, at + n) for at, n in zip(place, way.roi, strict=True))) for place in product(*starts)]
+
+
+def _half_weight(way: SlidingWindow) -> Float[Tensor, "*roi"]:
+    """nnU-Net's weight of a voxel: a Gaussian of height 10 in half precision; what underflows is given the least."""
+    if way.blend == "constant":
+        return torch.ones(way.roi)
+    peak = np.zeros(way.roi)
+    peak[tuple(n // 2 for n in way.roi)] = 1
+    gaussian = gaussian_filter(peak, [n * way.sigma for n in way.roi], mode="constant")
+    weight = torch.from_numpy(gaussian / (gaussian.max() / 10)).half()
+    return weight.where(weight > 0, weight[weight > 0].min())
 
 
 def _stacked(z: Tensor, group: Sequence[Window]) -> Tensor:

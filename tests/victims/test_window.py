@@ -170,7 +170,16 @@ def test_whole_volumes_are_padded_with_zeros_and_cut_back(shape: tuple[int, ...]
 
 
 @pytest.mark.parametrize(
-    "fault", [{"roi": (-1, 4)}, {"sigma": 0.0}, {"overlap": 1.0}, {"overlap": -0.1}, {"batch": 0}, {"blend": "gausian"}]
+    "fault",
+    [
+        {"roi": (-1, 4)},
+        {"sigma": 0.0},
+        {"overlap": 1.0},
+        {"overlap": -0.1},
+        {"batch": 0},
+        {"blend": "gausian"},
+        {"grid": "nunet"},
+    ],
 )
 def test_windows_that_cannot_be_laid_are_refused(fault: dict[str, object]) -> None:
     with unchecked(), pytest.raises(ConfigError, match="cannot be laid"):
