@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from medadv.attack.loop import Adversarial
@@ -17,11 +18,12 @@ from medadv.attack.rng import Rng
 from medadv.attack.threat import Box
 from medadv.data.case import Case, Volume
 from medadv.data.files import read, write, written
-from medadv.errors import CaseError, GradientError, Reason, RunError, VictimError
+from medadv.errors import CaseError, ConfigError, GradientError, Reason, RunError, VictimError
 from medadv.study.conditions import CLEAN, Condition, Image, Scene, Shown
 from medadv.study.fidelity import fidelity
 from medadv.study.folder import RunFolder, versions
 from medadv.study.inputs import Digests, digests_of, read_labelled
+from medadv.study.reach import SupportKind
 from medadv.study.records import SCHEMA, Effort, Record, digest, file_digest
 from medadv.study.scores import rows, score
 from medadv.study.slices import Views, save_slices
@@ -61,6 +63,7 @@ class Bench:
         self.case = case
         self.digests = digests
         self.stored: dict[str, Image] = {}
+        self._supports: dict[SupportKind, Bool[Tensor, "c *s"]] = {}
 
     @cached_property
     def volume(self) -> Volume:
@@ -89,6 +92,15 @@ class Bench:
         """The deployed answer, told in the data's numbers."""
         victim = self.contestant.victim
         return victim.head.scheme.translate(victim.predict(x[None])[0], self.case.scheme)
+
+    def support(self, kind: SupportKind) -> Bool[Tensor, "c *s"]:
+        """Where voxels may change, by the study's rule."""
+        if kind not in self._supports:
+            if kind not in ("nonzero", "volume"):
+                raise ConfigError("this version cannot find such a support", got=kind, expected="nonzero or volume")
+            x = self.volume.x
+            self._supports[kind] = x != 0 if kind == "nonzero" else torch.ones_like(x, dtype=torch.bool)
+        return self._supports[kind]
 
     def keep(self, needed: Collection[str]) -> None:
         """Let go of what no condition still to come needs."""
@@ -126,8 +138,11 @@ class Cell:
     @cached_property
     def allowed(self) -> Box | None:
         """What the condition may deliver for this case; None where it must deliver the case itself."""
-        clean = self.bench.volume.x[None]
-        return self.condition.threat(clean, clean != 0) if self.condition.threat else None
+        if self.condition.threat is None:
+            return None
+        bench = self.bench
+        support = self.condition.reach(bench.support(self.condition.reach.kind)[None], bench.case.modalities)
+        return self.condition.threat(bench.volume.x[None], support)
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -206,7 +221,11 @@ class Cell:
         bench, victim = self.bench, self.bench.contestant.victim
         rng = Rng.seeded(self.seed, [bench.digests.voxels]).fork(digest(self.condition.settings()))
         truth = bench.case.scheme.translate(bench.truth, victim.head.scheme)
-        return self.condition.show(Scene(victim, bench.volume.x[None], truth[None], rng, bench.stored))
+        support = bench.support(self.condition.reach.kind)[None]
+        spacing, modalities = bench.volume.spacing, bench.case.modalities
+        return self.condition.show(
+            Scene(victim, bench.volume.x[None], truth[None], rng, bench.stored, support, modalities, spacing)
+        )
 
     def _deliver(self, shown: Shown) -> tuple[Float[Tensor, "c *s"], dict[str, str]]:
         """The voxels as the files hold them, and the files' digests. The clean case is its own files."""
@@ -233,7 +252,7 @@ class Cell:
         """The budget in every unit by modality, and the share of it that the delivered voxels use."""
         if self.condition.threat is None or self.allowed is None:
             return None, None
-        names = self.bench.contestant.victim.modalities
+        names = self.bench.case.modalities
         scales = self.condition.threat.scales(self.allowed.clean, self.allowed.support)
         told = scales.equivalents(self.allowed.radius)
         radii = {str(unit): dict(zip(names, values[0].tolist(), strict=True)) for unit, values in told.items()}

@@ -18,6 +18,7 @@ from medadv.defense.training import Schedule
 from medadv.errors import BudgetError, ConfigError
 from medadv.labels import LabelScheme
 from medadv.study.attacks import AttackSpec
+from medadv.study.reach import Reach, SupportKind
 from medadv.study.specified import Specified, distinct, readable_budgets
 from medadv.victims.networks import Architecture
 from medadv.victims.normalize import Unchanged, ZScore
@@ -152,7 +153,7 @@ class Study(Specified):
     legal: Literal["clean"] | tuple[float, float] | None = Field(
         "clean", description="each modality's clean minimum to maximum, a pair in stored units, or null for no range"
     )
-    support: Literal["nonzero", "otsu", "mask", "volume"] = Field(
+    support: SupportKind = Field(
         "nonzero",
         description="where voxels may change: where the clean scan is not zero, above Otsu's threshold, inside the "
         "case's mask file, or the whole volume, which is a threat model of its own",
@@ -246,7 +247,7 @@ class Study(Specified):
 
     def family(self, attack: str) -> str:
         """What tables call an attack: its name, and what of its support is unusual where the name does not say so."""
-        unusual = (*(self.modalities_of(attack) or ()), *(["volume"] if self.support == "volume" else []))
+        unusual = Reach(self.support, self.modalities_of(attack)).unusual
         return "-".join([attack, *(word for word in unusual if word not in attack.split("-"))])
 
 
