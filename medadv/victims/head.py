@@ -171,15 +171,20 @@ class Sigmoid:
             return logits[:, :, self.regions.index(name)]
         if not self.answers(name):
             raise ConfigError(f"a head of {list(self.regions)} cannot tell {name!r}", advice="ask for another region")
-        answers = torch.cartesian_prod(*[torch.tensor([False, True])] * len(self.regions)).view(-1, len(self.regions))
+        n = len(self.regions)
+        answers = torch.cartesian_prod(*[torch.tensor([False, True])] * n).view(-1, n)
         painted = self.scheme.mask(self.scheme.paint(answers.T[None], self.regions)[0], name)
+        # A channel that tells nothing is left out: it would leave rounding errors, of which a sign makes whole steps.
+        grid = painted.view([2] * n)
+        telling = [r for r in range(n) if not torch.equal(grid.select(r, 0), grid.select(r, 1))]
+        once = ~answers[:, [r for r in range(n) if r not in telling]].any(1)
         shares = logits.log_softmax(1)
 
-        def log_probability(every: Bool[Tensor, "n r"]) -> Float[Tensor, "b *s"]:
-            each = [sum(shares[:, int(inside), r] for r, inside in enumerate(answer)) for answer in every]
-            return torch.stack([torch.as_tensor(one) for one in each]).logsumexp(0)
+        def log_probability(some: Bool[Tensor, "n"]) -> Float[Tensor, "b *s"]:
+            each = [torch.stack([shares[:, int(a[r]), r] for r in telling]).sum(0) for a in answers[some & once]]
+            return torch.stack(each).logsumexp(0)
 
-        return torch.stack([log_probability(answers[~painted]), log_probability(answers[painted])], 1)
+        return torch.stack([log_probability(~painted), log_probability(painted)], 1)
 
     def encode(self, truth: Int[Tensor, "b *s"]) -> Int[Tensor, "b r *s"]:
         """1 where the region holds."""
