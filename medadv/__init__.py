@@ -21,15 +21,20 @@ if TYPE_CHECKING:
     from medadv.attack.loop import Adversarial as Adversarial
     from medadv.attack.loop import Attack as Attack
     from medadv.attack.objective import Away as Away
-    from medadv.attack.objective import Draw as Draw
     from medadv.attack.objective import Towards as Towards
-    from medadv.attack.objective import Turn as Turn
-    from medadv.attack.objective import erase as erase
     from medadv.attack.presets import fgsm as fgsm
     from medadv.attack.presets import ifgsm as ifgsm
     from medadv.attack.presets import mifgsm as mifgsm
     from medadv.attack.presets import pgd as pgd
     from medadv.attack.presets import tifgsm as tifgsm
+    from medadv.attack.relabel import Draw as Draw
+    from medadv.attack.relabel import Fill as Fill
+    from medadv.attack.relabel import Grow as Grow
+    from medadv.attack.relabel import LeastLikely as LeastLikely
+    from medadv.attack.relabel import Permute as Permute
+    from medadv.attack.relabel import Shift as Shift
+    from medadv.attack.relabel import Turn as Turn
+    from medadv.attack.relabel import erase as erase
     from medadv.attack.threat import Linf as Linf
     from medadv.data.brats import brats as brats
     from medadv.data.brats import brats_cohort as brats_cohort
@@ -62,8 +67,9 @@ __version__ = version("medadv")
 _WHERE = {
     "attack.budget": ("Budget",),
     "attack.loop": ("Adversarial", "Attack"),
-    "attack.objective": ("Away", "Draw", "Towards", "Turn", "erase"),
+    "attack.objective": ("Away", "Towards"),
     "attack.presets": ("fgsm", "ifgsm", "mifgsm", "pgd", "tifgsm"),
+    "attack.relabel": ("Draw", "Fill", "Grow", "LeastLikely", "Permute", "Shift", "Turn", "erase"),
     "attack.threat": ("Linf",),
     "data.brats": ("brats", "brats_cohort"),
     "data.case": ("Case", "Volume"),

@@ -1,8 +1,8 @@
 """What the attacker wants, and the one place where a loss gets its sign.
 
-``Away`` from the truth ascends a loss; ``Towards`` other labels descends it, and always says *where*. Value and merit
-are two things: the value is what one step ascends, and may be weighted anew each step; the merit says which iterate was
-best.
+``Away`` from the labels ascends a loss; ``Towards`` other labels descends it, and always says *where*. The labels are
+the expert's, or the victim's own clean answer. Value and merit are two things: the value is what one step ascends, and
+may be weighted anew each step; the merit says which iterate was best.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from medadv.attack.losses import Logits, Loss, as_loss, cross_entropy
+from medadv.attack.relabel import Relabel
 from medadv.attack.rng import Rng
 from medadv.attack.targets import Targets
 from medadv.errors import ConfigError
-from medadv.labels import BACKGROUND
+
+Labels = Literal["truth", "prediction"]
+"""Whose labels an attacker has: the expert's, or the victim's own decision on the clean input."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +113,7 @@ class Contest:
 
     def __call__(self, raw: Logits, progress: float) -> Judgement:  # noqa: ARG002
         """Judge an answer."""
+        raw = self.targets.logits(raw)
         with torch.no_grad():
             decided = raw.gather(1, self.targets.labels.unsqueeze(1)).squeeze(1) >= raw.amax(1)
             won = (decided if self.sign < 0 else ~decided) & self.targets.where
@@ -123,83 +127,98 @@ class Contest:
         return replace(self, targets=self.targets.take(index))
 
 
+@dataclass(frozen=True, eq=False)
+class Following:
+    """A goal whose wanted labels follow the current answer, step by step (the least likely class of Arnab et al. 2018).
+
+    No label stays to be reached, so what is won is what has left the first labels.
+    """
+
+    contest: Contest
+    first: Targets
+    relabel: Relabel
+    rng: Rng
+
+    def __call__(self, raw: Logits, progress: float) -> Judgement:
+        """Judge an answer by the labels that it asks for itself."""
+        wanted = self.relabel(self.first, raw.detach(), self.rng)
+        pushed = replace(self.contest, targets=wanted)(raw, progress)
+        with torch.no_grad():
+            first = replace(self.contest, sign=1, merit=share_won, targets=self.first.within(wanted.where))
+            return replace(first(raw, progress), value=pushed.value)
+
+    def take(self, index: Int[Tensor, "kept"]) -> Following:
+        """The goal for a part of the batch."""
+        contest, first = self.contest.take(index), self.first.take(index)
+        return replace(self, contest=contest, first=first, rng=self.rng.take(index))
+
+
 @dataclass(frozen=True)
 class Away:
-    """Away from the truth: untargeted. The loss is a function, or its name in ``LOSSES``."""
+    """Away from the labels: untargeted.
+
+    Attributes:
+        loss: a function, or its name in ``LOSSES``.
+        merit: which iterate is better.
+        pending: whether only targets not yet won are pushed.
+        labels: away from the ``"truth"``, or from the victim's own clean ``"prediction"``, as an attacker without an
+            expert's label map must.
+        region: the region or tissue to be attacked alone, as the two-class problem of its inside and outside; None for
+            all classes.
+
+    Raises:
+        ConfigError: no such loss, or no such labels.
+    """
 
     loss: Loss | str = cross_entropy
     merit: Merit = share_won
     pending: bool = False
+    labels: Labels = "truth"
+    region: str | None = None
 
     def __post_init__(self) -> None:
         as_loss(self.loss)
+        _check_labels(self.labels)
 
     def prepare(self, raw0: Logits, targets: Targets, rng: Rng) -> Contest:  # noqa: ARG002
-        """Ascend the loss of the true labels."""
+        """Ascend the loss of the labels."""
+        targets = targets if self.labels == "truth" else targets.decided(raw0)
+        targets = targets if self.region is None else targets.alone(self.region)
         return Contest(as_loss(self.loss), 1, targets, self.merit, self.pending)
-
-
-@runtime_checkable
-class Relabel(Protocol):
-    """What the targets shall be taken for, and which of them count."""
-
-    def __call__(self, targets: Targets) -> Targets:
-        """The targets with the labels that the attacker wants, where he wants them."""
-        ...
-
-
-@dataclass(frozen=True)
-class Turn:
-    """Turn one region into another tissue, where the region truly is."""
-
-    source: str
-    into: str
-
-    def __call__(self, targets: Targets) -> Targets:
-        """Relabel the region's targets; only they count."""
-        return targets.turned(self.source, self.into).within(targets.region(self.source) & targets.where)
-
-
-def erase(region: str) -> Turn:
-    """Make a region vanish: turn it into background, where it truly is."""
-    return Turn(region, BACKGROUND)
-
-
-@dataclass(frozen=True, eq=False)
-class Draw:
-    """Make the victim see a given label map.
-
-    Attributes:
-        truth: the wanted map ``(b, *s)`` in stored label numbers.
-        where: the voxels of it that matter; the others are free.
-    """
-
-    truth: Int[Tensor, "b *s"]
-    where: Bool[Tensor, "b *s"]
-
-    def __call__(self, targets: Targets) -> Targets:
-        """Relabel all targets; those under ``where`` count."""
-        wanted = targets.mapped(self.truth)
-        where = self.where.unsqueeze(1).expand_as(wanted.labels) if targets.grouped else self.where
-        return wanted.within(where & targets.where)
 
 
 @dataclass(frozen=True)
 class Towards:
-    """Towards other labels: targeted. The relabelling says where; the loss is a function, or its name in ``LOSSES``."""
+    """Towards other labels: targeted.
+
+    Attributes:
+        relabel: which labels, and where.
+        loss: a function, or its name in ``LOSSES``.
+        merit: which iterate is better.
+        pending: whether only targets not yet won are pushed.
+        labels: what is relabelled: the ``"truth"``, or the victim's own clean ``"prediction"``. A region then lies
+            where the victim sees it.
+        follow: whether the answer that ``relabel`` is given is the current one at each step, not the clean one.
+
+    Raises:
+        ConfigError: nothing that relabels, no such loss or labels, or a merit that turns the attack around.
+    """
 
     relabel: Relabel
     loss: Loss | str = cross_entropy
     merit: Merit = share_won
     pending: bool = False
+    labels: Labels = "truth"
+    follow: bool = False
 
     def __post_init__(self) -> None:
         as_loss(self.loss)
+        _check_labels(self.labels)
         if not isinstance(self.relabel, Relabel):
             raise ConfigError(
                 "a targeted attack has to know what to make of which voxels",
                 got=repr(self.relabel),
-                expected="erase(region), Turn(region, tissue) or Draw(truth, where)",
+                expected="erase(region), Turn(region, tissue) or another of medadv.attack.relabel",
                 advice=f'to make it vanish, give erase("{self.relabel}")' if isinstance(self.relabel, str) else None,
             )
         if self.merit is dice_lost:
@@ -209,6 +228,14 @@ class Towards:
                 expected="share_won or dice_won",
             )
 
-    def prepare(self, raw0: Logits, targets: Targets, rng: Rng) -> Contest:  # noqa: ARG002
+    def prepare(self, raw0: Logits, targets: Targets, rng: Rng) -> Contest | Following:
         """Descend the loss of the wanted labels."""
-        return Contest(as_loss(self.loss), -1, self.relabel(targets), self.merit, self.pending)
+        targets = targets if self.labels == "truth" else targets.decided(raw0)
+        wanted = self.relabel(targets, raw0, rng)
+        contest = Contest(as_loss(self.loss), -1, wanted, self.merit, self.pending)
+        return Following(contest, targets, self.relabel, rng) if self.follow else contest
+
+
+def _check_labels(labels: object) -> None:
+    if labels not in ("truth", "prediction"):
+        raise ConfigError("an attacker has no such labels", got=labels, expected='"truth" or "prediction"')

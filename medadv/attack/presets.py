@@ -1,7 +1,7 @@
 """Named attacks: settings of the one loop, each a few lines with its source. None has a loop of its own.
 
 ``budget`` is a ``Budget``, a text such as ``"0.1 sigma"``, a bare number of σ, or a whole threat; ``loss`` is a
-function, or its name in ``LOSSES``.
+function, or its name in ``LOSSES``; ``labels`` and ``region`` are those of ``Away`` and ``Towards``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from medadv.attack.budget import Budget
 from medadv.attack.loop import Attack, counted, random
 from medadv.attack.losses import Loss, cross_entropy
-from medadv.attack.objective import Away, Relabel, Towards, dice_lost
+from medadv.attack.objective import Away, Labels, Towards, dice_lost
+from medadv.attack.relabel import Relabel
 from medadv.attack.steps import Momentum, Plain
 from medadv.attack.threat import Linf, Threat
 
@@ -21,14 +22,24 @@ def _threat(budget: Amount) -> Threat:
     return budget if isinstance(budget, Threat) else Linf(Budget.parse(budget))
 
 
-def fgsm(budget: Amount, loss: Loss | str = cross_entropy) -> Attack:
+def fgsm(
+    budget: Amount, loss: Loss | str = cross_entropy, *, labels: Labels = "truth", region: str | None = None
+) -> Attack:
     """One step of the whole budget along the sign of the gradient (Goodfellow et al. 2015, arXiv:1412.6572)."""
-    return Attack(_threat(budget), Away(loss), Plain(), steps=1, keep="last")
+    return Attack(_threat(budget), Away(loss, labels=labels, region=region), Plain(), steps=1, keep="last")
 
 
-def ifgsm(budget: Amount, steps: int = 10, loss: Loss | str = cross_entropy, size: float | None = None) -> Attack:
+def ifgsm(
+    budget: Amount,
+    steps: int = 10,
+    loss: Loss | str = cross_entropy,
+    size: float | None = None,
+    *,
+    labels: Labels = "truth",
+    region: str | None = None,
+) -> Attack:
     """Many projected steps (Kurakin et al. 2017, arXiv:1607.02533); ``size``: a share of the budget, or 2.5 / steps."""
-    return Attack(_threat(budget), Away(loss), Plain(size), steps, keep="last")
+    return Attack(_threat(budget), Away(loss, labels=labels, region=region), Plain(size), steps, keep="last")
 
 
 def tifgsm(
@@ -37,16 +48,38 @@ def tifgsm(
     steps: int = 10,
     loss: Loss | str = cross_entropy,
     size: float | None = None,
+    *,
+    labels: Labels = "truth",
+    follow: bool = False,
 ) -> Attack:
     """I-FGSM towards other labels; ``relabel`` says which and where, e.g. ``erase("ET")``."""
-    return Attack(_threat(budget), Towards(relabel, loss), Plain(size), steps, keep="last")
+    objective = Towards(relabel, loss, labels=labels, follow=follow)
+    return Attack(_threat(budget), objective, Plain(size), steps, keep="last")
 
 
-def mifgsm(budget: Amount, steps: int = 10, decay: float = 1.0, loss: Loss | str = cross_entropy) -> Attack:
+def mifgsm(
+    budget: Amount,
+    steps: int = 10,
+    decay: float = 1.0,
+    loss: Loss | str = cross_entropy,
+    *,
+    labels: Labels = "truth",
+    region: str | None = None,
+) -> Attack:
     """I-FGSM along a momentum, steps of budget / n (Dong et al. 2018, arXiv:1710.06081)."""
-    return Attack(_threat(budget), Away(loss), Momentum(decay, 1 / counted(steps)), steps, keep="last")
+    objective = Away(loss, labels=labels, region=region)
+    return Attack(_threat(budget), objective, Momentum(decay, 1 / counted(steps)), steps, keep="last")
 
 
-def pgd(budget: Amount, steps: int = 20, loss: Loss | str = cross_entropy, size: float | None = None) -> Attack:
+def pgd(
+    budget: Amount,
+    steps: int = 20,
+    loss: Loss | str = cross_entropy,
+    size: float | None = None,
+    *,
+    labels: Labels = "truth",
+    region: str | None = None,
+) -> Attack:
     """I-FGSM from a random start, the best iterate kept by Dice (Madry et al. 2018, arXiv:1706.06083)."""
-    return Attack(_threat(budget), Away(loss, dice_lost), Plain(size), steps, start=random)
+    objective = Away(loss, dice_lost, labels=labels, region=region)
+    return Attack(_threat(budget), objective, Plain(size), steps, start=random)

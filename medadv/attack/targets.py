@@ -1,6 +1,6 @@
 """Everything is a set of classified targets (Xie et al. 2017): a voxel, a voxel of a region, a pixel, a proposal.
 
-Each target has logits over classes and a label. A victim says what the truth means for its own targets; losses and
+Each target has logits over classes and a label. A victim says what a label map means for its own targets; losses and
 objectives see nothing else, and so serve them all.
 """
 
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Protocol, Self, runtime_checkable
 
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from medadv.labels import LabelScheme
 
 
 @runtime_checkable
@@ -31,8 +33,30 @@ class Targets(Protocol):
         """Whether the first axis of the targets separates independent heads: the regions of a sigmoid head."""
         ...
 
+    @property
+    def truth(self) -> Int[Tensor, "b *s"]:
+        """The label map that they are labelled by, in stored numbers: the expert's, or the victim's own answer."""
+        ...
+
+    @property
+    def scheme(self) -> LabelScheme:
+        """What its numbers mean."""
+        ...
+
+    def logits(self, raw: Float[Tensor, "b k *all"]) -> Float[Tensor, "b classes *targets"]:
+        """The victim's raw answer as logits over the classes of these targets: the same, but of a region alone."""
+        ...
+
+    def decided(self, raw: Float[Tensor, "b k *all"]) -> Self:
+        """The targets as a raw answer of the victim labels them, once it is decided as it is deployed."""
+        ...
+
+    def alone(self, region: str) -> Self:
+        """The targets of a two-class problem: outside a region or tissue, and inside."""
+        ...
+
     def region(self, name: str) -> Bool[Tensor, "b *targets"]:
-        """The targets that the truth assigns to a region or tissue."""
+        """The targets that the label map assigns to a region or tissue."""
         ...
 
     def turned(self, source: str, into: str) -> Self:
@@ -40,7 +64,11 @@ class Targets(Protocol):
         ...
 
     def mapped(self, truth: Int[Tensor, "b *s"]) -> Self:
-        """The targets as another truth would label them."""
+        """The targets as another label map would label them."""
+        ...
+
+    def labelled(self, labels: Int[Tensor, "b *targets"]) -> Self:
+        """The same targets with other classes."""
         ...
 
     def within(self, where: Bool[Tensor, "b *targets"]) -> Self:

@@ -2,63 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from medadv.attack.loop import Attack
 from medadv.attack.losses import LOSSES
-from medadv.attack.objective import Relabel, Turn, erase
+from medadv.attack.objective import Labels
 from medadv.attack.presets import fgsm, ifgsm, mifgsm, pgd, tifgsm
 from medadv.attack.threat import Threat
-from medadv.study.specified import Specified, readable_budgets
+from medadv.study.goals import Goal
+from medadv.study.specified import Specified, distinct, readable_budgets
 
-
-class Erase(Specified):
-    """Make a region vanish where it truly is."""
-
-    erase: str
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The regions and tissues that it names."""
-        return (self.erase,)
-
-    def relabel(self) -> Relabel:
-        """As the objective understands it."""
-        return erase(self.erase)
-
-    def __str__(self) -> str:
-        return f"erase {self.erase}"
-
-
-class TurnInto(Specified):
-    """Turn a region into another tissue where it truly is."""
-
-    turn: str
-    into: str
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The regions and tissues that it names."""
-        return (self.turn, self.into)
-
-    def relabel(self) -> Relabel:
-        """As the objective understands it."""
-        return Turn(self.turn, self.into)
-
-    def __str__(self) -> str:
-        return f"turn {self.turn} into {self.into}"
+_ELSEWHERE = ("budgets", "modalities")
+"""Settings of an attack that are told with its threat."""
 
 
 class _AttackSpec(Specified):
     loss: str = "cross entropy"
     budgets: tuple[str, ...] | None = Field(None, min_length=1, description="instead of the study's")
+    modalities: tuple[str, ...] | None = Field(
+        None, min_length=1, description="the only ones that change; the study's if left out"
+    )
+    labels: Labels = Field("truth", description="the expert's, or the victim's own clean prediction")
 
     @property
-    def labels(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         """The regions and tissues that it names."""
         return ()
+
+    @property
+    def tissues(self) -> tuple[str, ...]:
+        """What it names that must be tissues."""
+        return ()
+
+    @property
+    def told(self) -> str:
+        """What a title says beside the attack's own name, each part after a comma."""
+        return ", from its own prediction" if self.labels == "prediction" else ""
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that could change its numbers but the threat, as JSON.
+
+        Settings that came later are left out where they have their default: older records keep their keys.
+        """
+        later = {"labels": "truth", "region": None}
+        every = self.model_dump(mode="json", exclude=set(_ELSEWHERE))
+        return {key: value for key, value in every.items() if key not in later or value != later[key]}
 
     @field_validator("loss")
     @classmethod
@@ -72,8 +63,27 @@ class _AttackSpec(Specified):
     def _readable(cls, budgets: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return None if budgets is None else readable_budgets(budgets)
 
+    @field_validator("modalities")
+    @classmethod
+    def _distinct(cls, modalities: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if modalities is None else distinct(modalities)
 
-class Fgsm(_AttackSpec):
+
+class _Untargeted(_AttackSpec):
+    region: str | None = Field(None, description="attack it alone: its inside against its outside")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The region that it attacks."""
+        return () if self.region is None else (self.region,)
+
+    @property
+    def told(self) -> str:
+        """The region, and whose labels."""
+        return (f", {self.region} alone" if self.region else "") + super().told
+
+
+class Fgsm(_Untargeted):
     """One step of the whole budget."""
 
     preset: Literal["fgsm"]
@@ -81,72 +91,77 @@ class Fgsm(_AttackSpec):
     @property
     def title(self) -> str:
         """For people."""
-        return "FGSM"
+        return f"FGSM{self.told}"
 
-    def attack(self, threat: Threat) -> Attack:
-        """The attack in a threat."""
-        return fgsm(threat, LOSSES[self.loss])
-
-
-class _Iterated(_AttackSpec):
-    steps: int = Field(10, ge=1)
+    def attack(self, threat: Threat, spacing: Sequence[float]) -> Attack:  # noqa: ARG002
+        """The attack in a threat, on a grid of this spacing (mm)."""
+        return fgsm(threat, LOSSES[self.loss], labels=self.labels, region=self.region)
 
 
-class Ifgsm(_Iterated):
+class Ifgsm(_Untargeted):
     """Many projected steps."""
 
     preset: Literal["ifgsm"]
+    steps: int = Field(10, ge=1)
     size: float | None = Field(None, gt=0, description="a step as a share of the budget; 2.5 / steps if left out")
 
     @property
     def title(self) -> str:
         """For people."""
-        return f"i-FGSM, {self.steps} steps"
+        return f"i-FGSM, {self.steps} steps{self.told}"
 
-    def attack(self, threat: Threat) -> Attack:
-        """The attack in a threat."""
-        return ifgsm(threat, self.steps, LOSSES[self.loss], self.size)
+    def attack(self, threat: Threat, spacing: Sequence[float]) -> Attack:  # noqa: ARG002
+        """The attack in a threat, on a grid of this spacing (mm)."""
+        return ifgsm(threat, self.steps, LOSSES[self.loss], self.size, labels=self.labels, region=self.region)
 
 
-class Tifgsm(_Iterated):
+class Tifgsm(_AttackSpec):
     """Many projected steps towards other labels."""
 
     preset: Literal["tifgsm"]
-    goal: Erase | TurnInto
+    steps: int = Field(10, ge=1)
+    goal: Goal
     size: float | None = Field(None, gt=0, description="a step as a share of the budget; 2.5 / steps if left out")
 
     @property
     def title(self) -> str:
         """For people."""
-        return f"ti-FGSM, {self.goal}, {self.steps} steps"
+        return f"ti-FGSM, {self.goal}, {self.steps} steps{self.told}"
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """The regions and tissues that it names."""
-        return self.goal.labels
+    def names(self) -> tuple[str, ...]:
+        """The regions and tissues that its goal names."""
+        return self.goal.names
 
-    def attack(self, threat: Threat) -> Attack:
-        """The attack in a threat."""
-        return tifgsm(threat, self.goal.relabel(), self.steps, LOSSES[self.loss], self.size)
+    @property
+    def tissues(self) -> tuple[str, ...]:
+        """What its goal names that must be tissues."""
+        return self.goal.tissues
+
+    def attack(self, threat: Threat, spacing: Sequence[float]) -> Attack:
+        """The attack in a threat, on a grid of this spacing (mm)."""
+        relabel, loss = self.goal.relabel(spacing), LOSSES[self.loss]
+        return tifgsm(threat, relabel, self.steps, loss, self.size, labels=self.labels, follow=self.goal.follow)
 
 
-class Mifgsm(_Iterated):
+class Mifgsm(_Untargeted):
     """Many steps along a momentum."""
 
     preset: Literal["mifgsm"]
+    steps: int = Field(10, ge=1)
     decay: float = Field(1.0, ge=0)
 
     @property
     def title(self) -> str:
         """For people."""
-        return f"MI-FGSM, {self.steps} steps"
+        return f"MI-FGSM, {self.steps} steps{self.told}"
 
-    def attack(self, threat: Threat) -> Attack:
-        """The attack in a threat."""
-        return mifgsm(threat, self.steps, self.decay, LOSSES[self.loss])
+    def attack(self, threat: Threat, spacing: Sequence[float]) -> Attack:  # noqa: ARG002
+        """The attack in a threat, on a grid of this spacing (mm)."""
+        return mifgsm(threat, self.steps, self.decay, LOSSES[self.loss], labels=self.labels, region=self.region)
 
 
-class Pgd(_Iterated):
+class Pgd(_Untargeted):
     """Many steps from a random start, the best iterate kept."""
 
     preset: Literal["pgd"]
@@ -156,11 +171,11 @@ class Pgd(_Iterated):
     @property
     def title(self) -> str:
         """For people."""
-        return f"PGD, {self.steps} steps"
+        return f"PGD, {self.steps} steps{self.told}"
 
-    def attack(self, threat: Threat) -> Attack:
-        """The attack in a threat."""
-        return pgd(threat, self.steps, LOSSES[self.loss], self.size)
+    def attack(self, threat: Threat, spacing: Sequence[float]) -> Attack:  # noqa: ARG002
+        """The attack in a threat, on a grid of this spacing (mm)."""
+        return pgd(threat, self.steps, LOSSES[self.loss], self.size, labels=self.labels, region=self.region)
 
 
 AttackSpec = Annotated[Fgsm | Ifgsm | Tifgsm | Mifgsm | Pgd, Field(discriminator="preset")]

@@ -10,10 +10,11 @@ from itertools import chain
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from medadv.data.case import Case, Volume
+from medadv.data.support import Support, support
 from medadv.errors import CaseError, Reason, RunError
 from medadv.study.conditions import Image
 from medadv.study.folder import RunFolder
@@ -75,6 +76,7 @@ class Bench:
         self.case = case
         self.digests = digests
         self.stored: dict[str, Image] = {}
+        self._supports: dict[Support, Bool[Tensor, "1 c *s"]] = {}
 
     @cached_property
     def volume(self) -> Volume:
@@ -154,6 +156,16 @@ class Bench:
     def predict(self, x: Image) -> Int[Tensor, "*s"]:
         """The deployed answer, told in the data's numbers."""
         return self.victim.head.scheme.translate(self.victim.predict(x)[0].cpu(), self.case.scheme)
+
+    def support(self, kind: Support) -> Bool[Tensor, "1 c *s"]:
+        """Where voxels may change, by the study's rule.
+
+        Raises:
+            CaseError: the rule needs a mask that the case does not have, or finds nothing.
+        """
+        if kind not in self._supports:
+            self._supports[kind] = support(self.volume, kind)[None].to(self.device)
+        return self._supports[kind]
 
     def keep(self, needed: Collection[str]) -> None:
         """Let go of what no condition still to come needs."""

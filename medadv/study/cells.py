@@ -58,8 +58,11 @@ class Cell:
     @cached_property
     def allowed(self) -> Box | None:
         """What the condition may deliver for this case; None where it must deliver the case itself."""
-        clean = self.bench.x
-        return self.condition.threat(clean, clean != 0) if self.condition.threat else None
+        if self.condition.threat is None:
+            return None
+        bench = self.bench
+        support = self.condition.reach(bench.support(self.condition.reach.kind), bench.case.modalities)
+        return self.condition.threat(bench.x, support)
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -142,7 +145,11 @@ class Cell:
         bench, victim = self.bench, self.bench.victim
         rng = Rng.seeded(self.seed, [bench.digests.voxels]).fork(digest(self.condition.settings()))
         truth = bench.case.scheme.translate(bench.truth, victim.head.scheme)
-        return self.condition.show(Scene(victim, bench.x, truth[None].to(bench.device), rng, bench.stored))
+        support = bench.support(self.condition.reach.kind)
+        spacing, modalities = bench.volume.spacing, bench.case.modalities
+        return self.condition.show(
+            Scene(victim, bench.x, truth[None].to(bench.device), rng, bench.stored, support, modalities, spacing)
+        )
 
     def _deliver(self, shown: Shown) -> tuple[Float[Tensor, "c *s"], dict[str, str]]:
         """The voxels as the files hold them, and the files' digests. The clean case is its own files."""

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from medadv.attack.budget import Budget
 from medadv.attack.loop import Adversarial
 from medadv.attack.rng import Rng
-from medadv.attack.threat import Linf
+from medadv.attack.threat import Box, Linf
 from medadv.study.attacks import AttackSpec
+from medadv.study.reach import Reach
 from medadv.study.records import Presented, Role
 from medadv.study.spec import Study
 from medadv.victims.segmentation import Segmenter
@@ -30,6 +31,9 @@ class Scene:
         truth: the label map in the victim's numbers, ``(1, *s)``.
         rng: the stream of this case.
         stored: condition → the voxels it delivered for this case.
+        support: where the study lets voxels change, ``(1, c, *s)``.
+        modalities: what the channels of ``x`` are.
+        spacing: the size of a voxel along each axis, in mm.
     """
 
     victim: Segmenter
@@ -37,6 +41,17 @@ class Scene:
     truth: Int[Tensor, "1 *s"]
     rng: Rng
     stored: dict[str, Image]
+    support: Bool[Tensor, "1 c *s"]
+    modalities: tuple[str, ...]
+    spacing: tuple[float, ...]
+
+    def within(self, reach: Reach) -> Bool[Tensor, "1 c *s"]:
+        """Where voxels may change."""
+        return reach(self.support, self.modalities)
+
+    def allowed(self, threat: Linf, reach: Reach) -> Box:
+        """A threat, made concrete for this case."""
+        return threat(self.x, self.within(reach))
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +82,11 @@ class Condition(Protocol):
         ...
 
     @property
+    def reach(self) -> Reach:
+        """Where it may."""
+        ...
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """The conditions whose stored voxels it is made from."""
         ...
@@ -88,6 +108,7 @@ class Unchanged:
     name: str
     presented: Presented
     threat: None = None
+    reach: Reach = Reach()  # noqa: RUF009  (a frozen value)
     needs: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Any]:
@@ -104,25 +125,31 @@ class SignNoise:
     """The whole budget up or down in each voxel, at random: as large as any attack, and blind."""
 
     threat: Linf
+    reach: Reach = Reach()  # noqa: RUF009  (a frozen value)
     needs: tuple[str, ...] = ()
+
+    @property
+    def family(self) -> str:
+        """What tables call it."""
+        return "-".join(["noise", *self.reach.unusual])
 
     @property
     def name(self) -> str:
         """A folder's name."""
-        return f"noise-{_slug(self.threat.budget)}"
+        return f"{self.family}-{_slug(self.threat.budget)}"
 
     @property
     def presented(self) -> Presented:
         """What tables say of it."""
-        return _presented("control", "noise", "sign noise", self.threat)
+        return _presented("control", self.family, f"sign noise{self.reach.told}", self.threat)
 
     def settings(self) -> dict[str, Any]:
         """Its threat."""
-        return {"kind": "noise", "threat": _threat_settings(self.threat)}
+        return {"kind": "noise", "threat": _threat_settings(self.threat, self.reach)}
 
     def show(self, scene: Scene) -> Shown:
         """Clean plus noise, inside the threat."""
-        threat = self.threat(scene.x, scene.x != 0)
+        threat = scene.allowed(self.threat, self.reach)
         up_or_down = scene.rng.fork("noise").uniform(scene.x) - 0.5
         return Shown(threat.project(scene.x + threat.ascent(up_or_down)))
 
@@ -145,6 +172,11 @@ class Permuted:
         return self.of.threat
 
     @property
+    def reach(self) -> Reach:
+        """The attack's."""
+        return self.of.reach
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """The attack."""
         return (self.of.name,)
@@ -152,7 +184,7 @@ class Permuted:
     @property
     def presented(self) -> Presented:
         """What tables say of it."""
-        shown = _presented("control", f"permuted {self.of.family}", f"{self.of.spec.title}, permuted", self.threat)
+        shown = _presented("control", f"permuted {self.of.family}", f"{self.of.title}, permuted", self.threat)
         return shown.model_copy(update={"of": self.of.name})
 
     def settings(self) -> dict[str, Any]:
@@ -164,11 +196,10 @@ class Permuted:
         change = scene.stored[self.of.name] - scene.x
         shuffled = torch.zeros_like(change)
         (generator,) = scene.rng.fork("permuted").generators()
-        for c in range(change.shape[1]):
-            where = scene.x[0, c] != 0
+        for c, where in enumerate(scene.within(self.reach)[0]):
             values = change[0, c][where]
             shuffled[0, c][where] = values[torch.randperm(len(values), generator=generator).to(values.device)]
-        return Shown(self.threat(scene.x, scene.x != 0).project(scene.x + shuffled))
+        return Shown(scene.allowed(self.threat, self.reach).project(scene.x + shuffled))
 
 
 @dataclass(frozen=True)
@@ -178,6 +209,7 @@ class Attacked:
     family: str
     spec: AttackSpec
     threat: Linf
+    reach: Reach = Reach()  # noqa: RUF009  (a frozen value)
     needs: tuple[str, ...] = ()
 
     @property
@@ -188,19 +220,26 @@ class Attacked:
     @property
     def presented(self) -> Presented:
         """What tables say of it."""
-        return _presented("attack", self.family, self.spec.title, self.threat)
+        return _presented("attack", self.family, self.title, self.threat)
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.spec.title}{self.reach.told}"
 
     def settings(self) -> dict[str, Any]:
         """The attack and its threat."""
         return {
             "kind": "attack",
-            "attack": self.spec.model_dump(mode="json", exclude={"budgets"}),
-            "threat": _threat_settings(self.threat),
+            "attack": self.spec.settings(),
+            "threat": _threat_settings(self.threat, self.reach),
         }
 
     def show(self, scene: Scene) -> Shown:
         """What the attack found."""
-        adversarial = self.spec.attack(self.threat)(scene.victim, scene.x, scene.truth, rng=scene.rng)
+        attack = self.spec.attack(self.threat, scene.spacing)
+        support = scene.within(self.reach)
+        adversarial = attack(scene.victim, scene.x, scene.truth, support=support, rng=scene.rng)
         return Shown(adversarial.x, adversarial)
 
 
@@ -210,29 +249,31 @@ IDENTITY = Unchanged("identity", Presented(role="control", family="identity", ti
 
 def conditions(study: Study) -> tuple[Condition, ...]:
     """All conditions of a study: clean, each attack with the control that needs its perturbation, other controls."""
-    attacks = [
-        Attacked(family, spec, Linf(Budget.parse(budget), study.legal))
-        for family, spec in study.attacks.items()
-        for budget in study.budgets_of(family)
-    ]
+    attacks = [_attacked(study, name, budget) for name in study.attacks for budget in study.budgets_of(name)]
     every: list[Condition] = [CLEAN]
     for attack in attacks:
         every += [attack, Permuted(attack)] if "permuted" in study.controls else [attack]
     if "identity" in study.controls:
         every.append(IDENTITY)
     if "noise" in study.controls:
-        every += [SignNoise(threat) for threat in dict.fromkeys(attack.threat for attack in attacks)]
+        every += [SignNoise(*threat) for threat in dict.fromkeys((attack.threat, attack.reach) for attack in attacks)]
     return tuple(every)
 
 
 def primary_conditions(study: Study) -> tuple[str, ...]:
     """The names of the conditions in the declared family."""
     return tuple(
-        Attacked(family, study.attacks[family], Linf(Budget.parse(budget))).name
-        for family in study.primary.attacks or study.attacks
-        for budget in study.budgets_of(family)
+        _attacked(study, name, budget).name
+        for name in study.primary.attacks or study.attacks
+        for budget in study.budgets_of(name)
         if study.primary.budgets is None or budget in study.primary.budgets
     )
+
+
+def _attacked(study: Study, name: str, budget: str) -> Attacked:
+    """An attack of a study at one of its budgets."""
+    reach = Reach(study.support, study.modalities_of(name))
+    return Attacked(study.family(name), study.attacks[name], Linf(Budget.parse(budget), study.legal), reach)
 
 
 def _slug(budget: Budget) -> str:
@@ -245,9 +286,9 @@ def _presented(role: Role, family: str, title: str, threat: Linf) -> Presented:
     return Presented(role=role, family=family, title=title, budget=str(budget), amount=amount, unit=str(budget.unit))
 
 
-def _threat_settings(threat: Linf) -> dict[str, Any]:
+def _threat_settings(threat: Linf, reach: Reach) -> dict[str, Any]:
     legal = list(threat.legal) if isinstance(threat.legal, tuple) else threat.legal
     budget = {"amounts": list(threat.budget.amounts), "unit": str(threat.budget.unit)}
-    return {"ball": "linf", "budget": budget, "legal": legal, "support": "nonzero"}
+    return {"ball": "linf", "budget": budget, "legal": legal, **reach.settings()}
 
 

@@ -122,7 +122,7 @@ def answerable(study: Study, scheme: LabelScheme, contestants: Sequence[Contesta
     Raises:
         ConfigError: a victim's head cannot tell a region that the study scores or attacks.
     """
-    goals = [name for attack in study.attacks.values() for name in attack.labels]
+    goals = [name for attack in study.attacks.values() for name in attack.names]
     for contestant in contestants:
         head = contestant.head
         asked = [n for n in (*(study.regions or ()), study.primary.region, *goals) if n != BACKGROUND]

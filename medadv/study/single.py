@@ -9,8 +9,8 @@ from medadv.atomic import write_atomically
 from medadv.attack.budget import Budget
 from medadv.attack.checks import check_steady
 from medadv.attack.loop import Adversarial
-from medadv.attack.objective import erase
 from medadv.attack.presets import ifgsm, tifgsm
+from medadv.attack.relabel import erase
 from medadv.attack.rng import Rng
 from medadv.data.brats import brats
 from medadv.data.case import Case

@@ -14,14 +14,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from medadv.attack.budget import Budget
+from medadv.data.support import Support
 from medadv.defense.training import Schedule
 from medadv.errors import BudgetError, ConfigError
 from medadv.labels import LabelScheme
 from medadv.study.attacks import AttackSpec
+from medadv.study.reach import Reach
 from medadv.study.sources import Data
-from medadv.study.specified import Specified, readable_budgets
+from medadv.study.specified import Specified, distinct, readable_budgets
 from medadv.victims.networks import Architecture
 from medadv.victims.normalize import Normalisation, ZScore
+from medadv.victims.spatial import Spatial
 from medadv.victims.window import SlidingWindow, WholeVolume
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -98,7 +101,9 @@ class VictimSpec(Specified):
     regions: tuple[str, ...] | None = Field(
         None, min_length=1, description="channels of a sigmoid head; all regions if left out"
     )
-    spatial: tuple[()] = Field((), description="steps between grids before the normalisation, in order")
+    spatial: tuple[Annotated[Spatial, Field(discriminator="name")], ...] = Field(
+        (), description="steps between grids before the normalisation, in order"
+    )
     normalise: Annotated[Normalisation, Field(discriminator="name")] = ZScore()
     inference: Annotated[WholeVolume | SlidingWindow, Field(discriminator="name")] = SlidingWindow((32, 32, 32))
     training: Training = Training()
@@ -150,6 +155,14 @@ class Study(Specified):
     legal: Literal["clean"] | tuple[float, float] | None = Field(
         "clean", description="each modality's clean minimum to maximum, a pair in stored units, or null for no range"
     )
+    support: Support = Field(
+        "nonzero",
+        description="where voxels may change: where the clean scan is not zero, above Otsu's threshold, inside the "
+        "case's mask file, or the whole volume, which is a threat model of its own",
+    )
+    modalities: tuple[str, ...] | None = Field(
+        None, min_length=1, description="the only ones that attacks change; all if left out"
+    )
     volumes: Volumes = Volumes()
 
     @field_validator("budgets")
@@ -163,6 +176,11 @@ class Study(Specified):
         if names is not None and len(set(names)) < len(names):
             raise ValueError(f"a name is given twice: {list(names)}")
         return names
+
+    @field_validator("modalities")
+    @classmethod
+    def _distinct(cls, modalities: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if modalities is None else distinct(modalities)
 
     @field_validator("legal")
     @classmethod
@@ -178,11 +196,14 @@ class Study(Specified):
             raise ValueError("primary.returned names victims outside, each once, and none of the study's own")
         for kind, names in (("study", [self.study]), ("victim", victims), ("attack", list(self.attacks))):
             for name in names:
-                if not NAME.fullmatch(name) or name in RESERVED or name.startswith("permuted-"):
+                if not NAME.fullmatch(name) or name in RESERVED or name.startswith(("permuted-", "noise-")):
                     raise ValueError(
                         f"{name!r} cannot be the name of a {kind}: at most 64 letters, digits, dots, dashes and "
-                        f"underscores, none of {', '.join(RESERVED)}, and no permuted- at its beginning"
+                        f"underscores, none of {', '.join(RESERVED)}, and no permuted- or noise- at its beginning"
                     )
+        families = [self.family(name) for name in self.attacks]
+        if twice := sorted({family for family in families if families.count(family) > 1}):
+            raise ValueError(f"two attacks would be called the same in tables: {twice}")
         for name in self.primary.attacks or ():
             if name not in self.attacks:
                 raise ValueError(f"primary.attacks names {name!r}; the study's attacks are {list(self.attacks)}")
@@ -195,12 +216,22 @@ class Study(Specified):
         """Hold against the data what only the data can tell, before anything is trained.
 
         Raises:
-            ConfigError: a region or tissue that the labels do not have, or a primary region that is not scored.
+            ConfigError: a region or tissue that the labels do not have, a modality that the data does not have, or a
+                primary region that is not scored.
             BudgetError: a budget for another number of modalities.
         """
         scored = self.regions or scheme.names
-        for name in (*scored, self.primary.region, *(n for attack in self.attacks.values() for n in attack.labels)):
+        for name in (*scored, self.primary.region, *(n for attack in self.attacks.values() for n in attack.names)):
             scheme.members(name)
+        if strange := {t for attack in self.attacks.values() for t in attack.tissues} - set(scheme.numbers):
+            raise ConfigError("only tissues are permuted", got=sorted(strange), expected=list(scheme.tissues))
+        for attack in self.attacks:
+            if unknown := set(self.modalities_of(attack) or ()) - set(modalities):
+                raise ConfigError(
+                    f"the attack {attack!r} is to change modalities that the data does not have",
+                    got=sorted(unknown),
+                    expected=list(modalities),
+                )
         if self.primary.region not in scored:
             raise ConfigError("the primary region is not scored", got=self.primary.region, expected=list(scored))
         for text in (budget for attack in self.attacks for budget in self.budgets_of(attack)):
@@ -214,6 +245,15 @@ class Study(Specified):
     def budgets_of(self, attack: str) -> tuple[str, ...]:
         """The budgets at which an attack is run."""
         return self.attacks[attack].budgets or self.budgets
+
+    def modalities_of(self, attack: str) -> tuple[str, ...] | None:
+        """The modalities that an attack changes; None for all."""
+        return self.attacks[attack].modalities or self.modalities
+
+    def family(self, attack: str) -> str:
+        """What tables call an attack: its name, and what of its support is unusual where the name does not say so."""
+        unusual = Reach(self.support, self.modalities_of(attack)).unusual
+        return "-".join([attack, *(word for word in unusual if word not in attack.split("-"))])
 
 
 def json_schema() -> dict[str, Any]:

@@ -25,3 +25,10 @@ def readable_budgets(budgets: Sequence[str]) -> tuple[str, ...]:
     if len(set(spelled)) < len(spelled):
         raise ValueError(f"a budget is given twice: {list(spelled)}")
     return spelled
+
+
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Names in one order, so that the same set is the same condition however it is written."""
+    if len(set(names)) < len(names):
+        raise ValueError(f"a name is given twice: {list(names)}")
+    return tuple(sorted(names))

@@ -58,6 +58,10 @@ class Head(Protocol):
         """Logits → label map in stored numbers."""
         ...
 
+    def alone(self, logits: Float[Tensor, "b classes *targets"], name: str) -> Float[Tensor, "b 2 *s"]:
+        """Logits → two of them for each voxel: outside a region or tissue, and inside."""
+        ...
+
     def encode(self, truth: Int[Tensor, "b *s"]) -> Int[Tensor, "b *targets"]:
         """Label map in stored numbers → the class of each target."""
         ...
@@ -100,6 +104,12 @@ class Softmax:
     def decide(self, logits: Float[Tensor, "b k *s"]) -> Int[Tensor, "b *s"]:
         """The likeliest tissue."""
         return self.scheme.stored(logits.argmax(1))
+
+    def alone(self, logits: Float[Tensor, "b k *s"], name: str) -> Float[Tensor, "b 2 *s"]:
+        """The probabilities of the tissues added up, on both sides: a softmax of these two is P(inside)."""
+        members = self.scheme.members(name)
+        sides = [[i for i, t in enumerate(self.channels) if (t in members) == inside] for inside in (False, True)]
+        return torch.stack([logits[:, side].logsumexp(1) for side in sides], 1)
 
     def encode(self, truth: Int[Tensor, "b *s"]) -> Int[Tensor, "b *s"]:
         """The index of the tissue."""
@@ -150,6 +160,32 @@ class Sigmoid:
         """Regions above even odds, painted into one label map."""
         return self.scheme.paint(logits[:, 1] > logits[:, 0], self.regions)
 
+    def alone(self, logits: Float[Tensor, "b 2 r *s"], name: str) -> Float[Tensor, "b 2 *s"]:
+        """A region's own channel. A tissue's probability is that of all answers that are painted as this tissue, the
+        channels taken as independent: of oedema, inside WT and outside TC and ET.
+
+        Raises:
+            ConfigError: the painted answers cannot tell it.
+        """
+        if name in self.regions:
+            return logits[:, :, self.regions.index(name)]
+        if not self.answers(name):
+            raise ConfigError(f"a head of {list(self.regions)} cannot tell {name!r}", advice="ask for another region")
+        n = len(self.regions)
+        answers = torch.cartesian_prod(*[torch.tensor([False, True])] * n).view(-1, n)
+        painted = self.scheme.mask(self.scheme.paint(answers.T[None], self.regions)[0], name)
+        # A channel that tells nothing is left out: it would leave rounding errors, of which a sign makes whole steps.
+        grid = painted.view([2] * n)
+        telling = [r for r in range(n) if not torch.equal(grid.select(r, 0), grid.select(r, 1))]
+        once = ~answers[:, [r for r in range(n) if r not in telling]].any(1)
+        shares = logits.log_softmax(1)
+
+        def log_probability(some: Bool[Tensor, "n"]) -> Float[Tensor, "b *s"]:
+            each = [torch.stack([shares[:, int(a[r]), r] for r in telling]).sum(0) for a in answers[some & once]]
+            return torch.stack(each).logsumexp(0)
+
+        return torch.stack([log_probability(~painted), log_probability(painted)], 1)
+
     def encode(self, truth: Int[Tensor, "b *s"]) -> Int[Tensor, "b r *s"]:
         """1 where the region holds."""
         return torch.stack([self.scheme.mask(truth, region) for region in self.regions], 1).long()
@@ -177,15 +213,17 @@ class Voxels:
         truth: the label map ``(b, *s)`` in the victim's stored numbers.
         labels: the class of each target.
         where: the targets that count.
+        only: the region or tissue whose inside and outside are the two classes; None for all classes of the head.
     """
 
     head: Head
     truth: Int[Tensor, "b *s"]
     labels: Int[Tensor, "b *targets"]
     where: Bool[Tensor, "b *targets"]
+    only: str | None = None
 
     @classmethod
-    def of(cls, head: Head, truth: Int[Tensor, "b *s"]) -> Voxels:
+    def of(cls, head: Head, truth: Int[Tensor, "b *s"], only: str | None = None) -> Voxels:
         """All voxels, as a label map has them.
 
         Raises:
@@ -198,23 +236,41 @@ class Voxels:
                 expected=dict(head.scheme.numbers),
                 advice="translate the labels first: data_scheme.translate(truth, victim.head.scheme)",
             )
-        labels = head.encode(truth)
-        return cls(head, truth, labels, torch.ones_like(labels, dtype=torch.bool))
+        labels = head.encode(truth) if only is None else head.scheme.mask(truth, only).long()
+        return cls(head, truth, labels, torch.ones_like(labels, dtype=torch.bool), only)
+
+    @property
+    def scheme(self) -> LabelScheme:
+        """What the numbers of the label map mean."""
+        return self.head.scheme
 
     @property
     def grouped(self) -> bool:
         """Whether the first axis of the targets is regions."""
-        return self.head.grouped
+        return self.head.grouped and self.only is None
+
+    def logits(self, raw: Float[Tensor, "b k *all"]) -> Float[Tensor, "b classes *targets"]:
+        """The raw answer itself, or its two classes inside and outside of a region."""
+        return raw if self.only is None else self.head.alone(raw, self.only)
+
+    def decided(self, raw: Float[Tensor, "b k *all"]) -> Voxels:
+        """As the victim's deployed label map has them."""
+        return self.mapped(self.head.decide(raw))
+
+    def alone(self, region: str) -> Voxels:
+        """Every voxel once, outside the region or inside."""
+        where = self.where.any(1) if self.grouped else self.where
+        return replace(Voxels.of(self.head, self.truth, region), where=where)
 
     def region(self, name: str) -> Bool[Tensor, "b *targets"]:
         """The targets in the voxels of a region or tissue."""
-        return self.head.spread(self.head.scheme.mask(self.truth, name))
+        mask = self.scheme.mask(self.truth, name)
+        return mask if self.only is not None else self.head.spread(mask)
 
     def turned(self, source: str, into: str) -> Voxels:
         """As if a region were of another tissue."""
-        scheme = self.head.scheme
-        (tissue,) = scheme.members(into)[:1]
-        return self.mapped(torch.where(scheme.mask(self.truth, source), scheme.numbers[tissue], self.truth))
+        number = self.scheme.numbers[self.scheme.members(into)[0]]
+        return self.mapped(torch.where(self.scheme.mask(self.truth, source), number, self.truth))
 
     def mapped(self, truth: Int[Tensor, "b *s"]) -> Voxels:
         """As another label map would have them.
@@ -222,7 +278,11 @@ class Voxels:
         Raises:
             VictimError: the label map holds numbers that the head's scheme does not know.
         """
-        return replace(Voxels.of(self.head, truth), where=self.where)
+        return replace(Voxels.of(self.head, truth, self.only), where=self.where)
+
+    def labelled(self, labels: Int[Tensor, "b *targets"]) -> Voxels:
+        """The same voxels with other classes; the label map stays."""
+        return replace(self, labels=labels)
 
     def within(self, where: Bool[Tensor, "b *targets"]) -> Voxels:
         """The same labels; only these targets count."""
@@ -230,7 +290,7 @@ class Voxels:
 
     def take(self, index: Int[Tensor, "kept"]) -> Voxels:
         """The targets of a part of the batch."""
-        return Voxels(self.head, self.truth[index], self.labels[index], self.where[index])
+        return replace(self, truth=self.truth[index], labels=self.labels[index], where=self.where[index])
 
 
 def make_head(name: Literal["softmax", "sigmoid"], scheme: LabelScheme, regions: Sequence[str] | None = None) -> Head:

@@ -13,8 +13,9 @@ from medadv.attack import loop
 from medadv.attack.budget import Budget, Unit
 from medadv.attack.loop import Attack, random
 from medadv.attack.losses import dice_cross_entropy, logit_margin
-from medadv.attack.objective import Away, erase
+from medadv.attack.objective import Away
 from medadv.attack.presets import fgsm, ifgsm, mifgsm, pgd, tifgsm
+from medadv.attack.relabel import erase
 from medadv.attack.rng import Rng
 from medadv.attack.steps import Momentum, Plain
 from medadv.attack.threat import Linf

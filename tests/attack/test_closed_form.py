@@ -14,8 +14,9 @@ from torch import Tensor
 from medadv.attack.budget import Budget, Unit
 from medadv.attack.loop import Attack
 from medadv.attack.losses import cross_entropy, logit_margin
-from medadv.attack.objective import Away, Draw, Towards
+from medadv.attack.objective import Away, Towards
 from medadv.attack.presets import fgsm, ifgsm, mifgsm, pgd
+from medadv.attack.relabel import Draw
 from medadv.attack.threat import Linf
 
 SHAPES = {1: (23,), 2: (7, 5), 3: (4, 3, 5)}

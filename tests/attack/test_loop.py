@@ -14,8 +14,9 @@ from medadv.attack import loop
 from medadv.attack.budget import Budget, Unit
 from medadv.attack.loop import Attack, near, random
 from medadv.attack.losses import logit_margin
-from medadv.attack.objective import Away, Towards, dice_lost, erase
+from medadv.attack.objective import Away, Towards, dice_lost
 from medadv.attack.presets import fgsm, ifgsm, mifgsm, pgd
+from medadv.attack.relabel import erase
 from medadv.attack.rng import Rng
 from medadv.attack.steps import Momentum, Plain
 from medadv.attack.threat import Box, Linf

@@ -16,7 +16,8 @@ from medadv.attack.budget import Budget, Unit
 from medadv.attack.checks import check_steady
 from medadv.attack.loop import Attack
 from medadv.attack.losses import LOSSES
-from medadv.attack.objective import Away, Towards, erase
+from medadv.attack.objective import Away, Towards
+from medadv.attack.relabel import erase
 from medadv.attack.steps import Plain
 from medadv.attack.threat import Linf
 from medadv.errors import BudgetError, ConfigError, VictimError

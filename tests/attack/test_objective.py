@@ -11,15 +11,22 @@ from attack.stand_ins import ORGANS, curved, normal, organs
 from medadv.attack.budget import Budget, Unit
 from medadv.attack.loop import Attack
 from medadv.attack.losses import LOSSES, cross_entropy, logit_margin
-from medadv.attack.objective import Away, Draw, Towards, Turn, dice_lost, dice_won, erase, share_won
+from medadv.attack.objective import Away, Towards, dice_lost, dice_won, share_won
+from medadv.attack.relabel import Draw, Relabel, Turn, erase
 from medadv.attack.rng import Rng
 from medadv.attack.steps import Plain
+from medadv.attack.targets import Targets
 from medadv.attack.threat import Linf
 from medadv.errors import ConfigError, VictimError
 from medadv.labels import BRATS_2018
 from medadv.victims.head import Sigmoid, Softmax, Voxels
 
 SHAPE = (2, 6, 5)
+
+
+def asked(relabel: Relabel, targets: Voxels) -> Targets:
+    """What a relabelling that needs no answer asks for."""
+    return relabel(targets, torch.zeros(0, 0, 0), Rng.seeded(0, len(targets.truth)))
 
 
 def attacked(objective: Away | Towards, steps: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -69,14 +76,14 @@ def test_erasing_counts_in_the_region_alone(loss: str) -> None:
 
 def test_turning_wants_the_other_tissue() -> None:
     truth = organs(SHAPE)
-    wanted = Turn("liver", "spleen")(Voxels.of(Softmax(ORGANS), truth))
+    wanted = asked(Turn("liver", "spleen"), Voxels.of(Softmax(ORGANS), truth))
     assert torch.equal(wanted.where, truth == 2)
     assert (wanted.labels[truth == 2] == 2).all()  # the class of the spleen, whose number is 5
 
 
 def test_a_union_can_be_erased() -> None:
     truth = organs(SHAPE)
-    wanted = erase("both")(Voxels.of(Softmax(ORGANS), truth))
+    wanted = asked(erase("both"), Voxels.of(Softmax(ORGANS), truth))
     assert torch.equal(wanted.where, truth != 0)
     assert (wanted.labels[wanted.where] == 0).all()
 
@@ -84,7 +91,7 @@ def test_a_union_can_be_erased() -> None:
 def test_drawing_counts_where_it_says_and_not_on_void_targets() -> None:
     where, valid = torch.rand(SHAPE) < 0.5, torch.rand(SHAPE) < 0.5
     targets = Voxels.of(Softmax(ORGANS), organs(SHAPE)).within(valid)
-    drawn = Draw(organs(SHAPE, seed=4), where)(targets)
+    drawn = asked(Draw(organs(SHAPE, seed=4), where), targets)
     assert torch.equal(drawn.where, where & valid)
     assert torch.equal(drawn.labels, ORGANS.classes(organs(SHAPE, seed=4)))
 
@@ -92,12 +99,12 @@ def test_drawing_counts_where_it_says_and_not_on_void_targets() -> None:
 def test_a_region_head_is_drawn_and_erased_region_by_region() -> None:
     truth = torch.tensor([[0, 1, 2, 4]])
     targets = Voxels.of(Sigmoid(BRATS_2018, ("WT", "ET")), truth)
-    gone = erase("ET")(targets)
+    gone = asked(erase("ET"), targets)
     assert gone.where.tolist() == [[[False, False, False, True]] * 2]
     assert gone.labels[gone.where].tolist() == [0, 0]
-    turned = Turn("ET", "oedema")(targets)
+    turned = asked(Turn("ET", "oedema"), targets)
     assert turned.labels[turned.where].tolist() == [1, 0]  # still tumour, no longer enhancing
-    drawn = Draw(torch.tensor([[4, 4, 0, 0]]), torch.tensor([[True, False, False, True]]))(targets)
+    drawn = asked(Draw(torch.tensor([[4, 4, 0, 0]]), torch.tensor([[True, False, False, True]])), targets)
     assert drawn.labels.tolist() == [[[1, 1, 0, 0], [1, 1, 0, 0]]]
     assert drawn.where.tolist() == [[[True, False, False, True]] * 2]
 
@@ -105,12 +112,12 @@ def test_a_region_head_is_drawn_and_erased_region_by_region() -> None:
 def test_unknown_regions_and_numbers_are_refused() -> None:
     targets = Voxels.of(Softmax(ORGANS), organs(SHAPE))
     with pytest.raises(ConfigError, match="'kidney' is no region"):
-        erase("kidney")(targets)
+        asked(erase("kidney"), targets)
     with pytest.raises(ConfigError, match="'kidney' is no region"):
-        Turn("liver", "kidney")(targets)
+        asked(Turn("liver", "kidney"), targets)
     strange = organs(SHAPE).masked_fill(organs(SHAPE) == 2, 3)  # between two known numbers
     with pytest.raises(VictimError, match="does not know") as refusal:
-        Draw(strange, torch.ones(SHAPE, dtype=torch.bool))(targets)
+        asked(Draw(strange, torch.ones(SHAPE, dtype=torch.bool)), targets)
     assert refusal.value.details["got"] == [3]
 
 

@@ -67,7 +67,8 @@ def test_an_unknown_key_is_told_with_the_right_ones(changes: dict[str, Any], tol
 def test_an_attack_does_not_offer_the_keys_of_others() -> None:
     with pytest.raises(ConfigError) as caught:
         small(Path("data"), attacks={"a": {"preset": "fgsm", "decay": 1}})
-    assert "decay: unknown key. The keys here are: budgets, loss, preset." in str(caught.value)
+    told = "decay: unknown key. The keys here are: budgets, labels, loss, modalities, preset, region."
+    assert told in str(caught.value)
 
 
 def test_all_faults_are_told_at_once() -> None:

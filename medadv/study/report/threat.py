@@ -15,14 +15,14 @@ from medadv.study.results import Arm, Results
 
 
 def radii(results: Results, victim: str) -> Table:
-    """Each budget in each unit and modality, mean over cases."""
-    budgets: dict[Budget, Arm] = {}
+    """Each budget in each unit and modality, mean over cases; once more where other modalities are changed alone."""
+    budgets: dict[tuple[Budget, tuple[str, ...]], Arm] = {}
     for arm in results.of(victim):
         if arm.presented.role == "attack" and arm.presented.budget is not None:
-            budgets.setdefault(Budget.parse(arm.presented.budget), arm)
+            budgets.setdefault((Budget.parse(arm.presented.budget), _only(arm)), arm)
     rows: list[list[Cell]] = []
     breaks: set[int] = set()
-    for arm in (budgets[key] for key in sorted(budgets, key=lambda key: (key.unit, key.amounts))):
+    for arm in (budgets[key] for key in sorted(budgets, key=lambda key: (key[0].unit, key[0].amounts, key[1]))):
         known = [record.radii for record in arm.records.values() if record.radii]
         breaks.add(len(rows))
         for unit in dict.fromkeys(unit for by_unit in known for unit in by_unit):
@@ -58,8 +58,8 @@ def words(results: Results, victim: str) -> tuple[str, ...]:
         "What is changed are stored voxels, before any normalisation: the altered scan is written as a file, read "
         "again and segmented as any other scan would be."
     )
-    for tell in (_ball, _support, _legal):
-        said += dict.fromkeys(map(tell, threats))
+    for tell in (_ball, _support, _modalities, _legal):
+        said += filter(None, dict.fromkeys(map(tell, threats)))
     if sizes:
         said.append(
             f"Measured on the files as they were read again, the largest change was {max(sizes):.3f} of the budget "
@@ -74,12 +74,32 @@ def _ball(threat: Mapping[str, Any]) -> str:
     return "Each voxel may move up or down by the budget at most, independently of all others (L∞ ball)."
 
 
+_SUPPORTS = {
+    "nonzero": "Only voxels that are not zero in the clean scan may change: zeros stay zero, and no other voxel "
+    "becomes zero.",
+    "otsu": "Only voxels of the head, found in the clean scan by Otsu's threshold, may change, and none of them that "
+    "is not zero becomes zero.",
+    "mask": "Only voxels inside each case's own mask may change, and none of them that is not zero becomes zero.",
+    "volume": "Every voxel may change, those of the background too; none that is not zero becomes zero. Where zeros "
+    "tell a pipeline the head from the air, this is also an attack on that.",
+}
+
+
 def _support(threat: Mapping[str, Any]) -> str:
-    if threat["support"] != "nonzero":
+    if threat["support"] not in _SUPPORTS:
         raise _untold("support", threat)
-    return (
-        "Only voxels that are not zero in the clean scan may change: zeros stay zero, and no other voxel becomes zero."
-    )
+    return _SUPPORTS[threat["support"]]
+
+
+def _only(arm: Arm) -> tuple[str, ...]:
+    """The modalities that an attack is confined to; none are named where it changes all."""
+    for record in arm.records.values():
+        return tuple(record.inputs["condition"]["threat"].get("modalities", ()))
+    return ()
+
+
+def _modalities(threat: Mapping[str, Any]) -> str | None:
+    return f"Some attacks change {' and '.join(threat['modalities'])} alone." if "modalities" in threat else None
 
 
 def _legal(threat: Mapping[str, Any]) -> str:

@@ -1,0 +1,298 @@
+"""What a targeted attack wants the victim to see, and where.
+
+A relabelling changes the label map and lets the victim encode it, so that it means the same to a softmax and to a
+sigmoid head. Each says which targets count: over a whole volume nearly every voxel has its wanted label already, and a
+loss would be ruled by voxels nobody asked about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from medadv.attack.losses import Logits
+from medadv.attack.rng import Rng
+from medadv.attack.targets import Targets
+from medadv.errors import ConfigError
+from medadv.labels import BACKGROUND, LabelScheme
+
+EVERYWHERE = "everywhere"
+"""All targets count."""
+
+CHANGED = "changed"
+"""The targets count in whose voxel the wanted label is another than the label."""
+
+
+@runtime_checkable
+class Relabel(Protocol):
+    """What the targets shall be taken for, and which of them count."""
+
+    def __call__(self, targets: Targets, raw: Logits, rng: Rng) -> Targets:
+        """The targets with the labels that the attacker wants, where he wants them.
+
+        ``raw`` is the victim's answer without its graph: to the clean input, or to the current one where the labels
+        follow it. ``rng`` gives the same draws whenever it is asked.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Turn one region into another tissue, where the region is."""
+
+    source: str
+    into: str
+
+    def __call__(self, targets: Targets, raw: Logits, rng: Rng) -> Targets:  # noqa: ARG002
+        """Relabel the region's targets; only they count."""
+        return targets.turned(self.source, self.into).within(targets.region(self.source) & targets.where)
+
+
+def erase(region: str) -> Turn:
+    """Make a region vanish: turn it into background, where it is."""
+    return Turn(region, BACKGROUND)
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Turn all into one tissue: all background, a scan without a finding.
+
+    Attributes:
+        tissue: what all shall be; of a region, its first tissue.
+        where: which targets count: ``"changed"``, ``"everywhere"``, or a region or tissue.
+    """
+
+    tissue: str = BACKGROUND
+    where: str = CHANGED
+
+    def __call__(self, targets: Targets, raw: Logits, rng: Rng) -> Targets:  # noqa: ARG002
+        """Relabel all targets."""
+        wanted = torch.full_like(targets.truth, _number(targets, self.tissue))
+        return _counted(self.where, targets, targets.mapped(wanted))
+
+
+@dataclass(frozen=True)
+class LeastLikely:
+    """Each target the class that the victim finds least likely (Kurakin et al. 2017, arXiv:1611.01236).
+
+    A region's target has two classes: its least likely one is the other side.
+
+    Attributes:
+        where: which targets count: ``"everywhere"``, ``"changed"``, or a region or tissue.
+    """
+
+    where: str = EVERYWHERE
+
+    def __call__(self, targets: Targets, raw: Logits, rng: Rng) -> Targets:  # noqa: ARG002
+        """Relabel all targets."""
+        return _counted(self.where, targets, targets.labelled(targets.logits(raw).argmin(1)))
+
+
+@dataclass(frozen=True)
+class Permute:
+    """Each tissue another one: π(c) ≠ c, drawn anew for each sample (Xie et al. 2017, arXiv:1703.08603), or given.
+
+    Attributes:
+        into: tissue → tissue, the same tissues on both sides; None for a random permutation of all of the scheme.
+        background: whether the background takes part in a random one; else it stays.
+        absent: draw for each tissue, independently, one that the sample does not have, as Xie et al.'s code does.
+        where: which targets count: ``"changed"``, ``"everywhere"``, or a region or tissue.
+
+    Raises:
+        ConfigError: no permutation; when it is called: tissues that the scheme does not have, or too few of them.
+    """
+
+    into: Mapping[str, str] | None = None
+    background: bool = False
+    absent: bool = False
+    where: str = CHANGED
+
+    def __post_init__(self) -> None:
+        if self.into is not None and (set(self.into) != set(self.into.values()) or self.absent):
+            raise ConfigError(
+                "this is no permutation of tissues",
+                got=dict(self.into),
+                expected="the same tissues on both sides, each once",
+                advice="to turn one region into another tissue, use Turn(region, tissue)",
+            )
+
+    def __call__(self, targets: Targets, raw: Logits, rng: Rng) -> Targets:  # noqa: ARG002
+        """Relabel all targets of the tissues that take part."""
+        numbers, truth = targets.scheme.numbers, targets.truth
+        if strange := set(self.into or ()) - set(numbers):
+            raise ConfigError("these are no tissues of the labels", got=sorted(strange), expected=list(numbers))
+        wanted = truth.clone()
+        for label_map, new, generator in zip(truth, wanted, rng.fork("permutation").generators(), strict=True):
+            mapping = self.into or self._drawn(targets.scheme, label_map, generator)
+            for source, into in mapping.items():
+                new[label_map == numbers[source]] = numbers[into]
+        return _counted(self.where, targets, targets.mapped(wanted))
+
+    def _drawn(
+        self, scheme: LabelScheme, label_map: Int[Tensor, "*s"], generator: torch.Generator
+    ) -> Mapping[str, str]:
+        tissues = [t for t in scheme.tissues if self.background or t != BACKGROUND]
+        choice = [t for t in tissues if not self.absent or not bool(scheme.mask(label_map, t).any())]
+        if len(choice) < (1 if self.absent else 2):
+            raise ConfigError(
+                "there are too few tissues to permute",
+                got=choice,
+                expected="one that the sample does not have" if self.absent else "two or more",
+                advice=None if self.background else "let the background take part: background=True",
+            )
+        if self.absent:
+            drawn = torch.randint(len(choice), (len(tissues),), generator=generator).tolist()
+            return {t: choice[i] for t, i in zip(tissues, drawn, strict=True) if t not in choice}
+        while True:
+            order = torch.randperm(len(tissues), generator=generator).tolist()
+            if all(i != j for i, j in enumerate(order)):
+                return {t: tissues[i] for t, i in zip(tissues, order, strict=True)}
+
+
+@dataclass(frozen=True)
+class Grow:
+    """Make a region seem larger: the voxels within reach of it become part of it.
+
+    Attributes:
+        region: what grows.
+        voxels: how far along each axis; one number, or one an axis. The reach is a box: diagonals count as one.
+        into: the tissue that it grows by; None for the region's first.
+        where: which targets count: ``"changed"``, the new rim alone; ``"everywhere"``, or a region or tissue.
+
+    Raises:
+        ConfigError: a reach that is negative; when it is called, one for another number of axes.
+    """
+
+    region: str
+    voxels: int | tuple[int, ...]
+    into: str | None = None
+    where: str = CHANGED
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "voxels", _whole(self.voxels))
+        if min(_tuple(self.voxels), default=-1) < 0:
+            raise ConfigError("a region grows by whole voxels", got=self.voxels, expected="0 or more")
+
+    def __call__(self, targets: Targets, raw: Logits, rng: Rng) -> Targets:  # noqa: ARG002
+        """Relabel the rim."""
+        mask = targets.scheme.mask(targets.truth, self.region)
+        reach = _each_axis(self.voxels, mask)
+        rim = _dilated(mask, reach) & ~mask
+        wanted = torch.where(rim, _number(targets, self.into or self.region), targets.truth)
+        return _counted(self.where, targets, targets.mapped(wanted))
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Move a region with all its tissues; what leaves the image is gone.
+
+    Attributes:
+        region: what moves.
+        by: voxels along each axis.
+        behind: the tissue that is seen where it was.
+        where: which targets count: ``"changed"``, ``"everywhere"``, or a region or tissue.
+
+    Raises:
+        ConfigError: no whole voxels; when it is called, a vector of another number of axes.
+    """
+
+    region: str
+    by: tuple[int, ...]
+    behind: str = BACKGROUND
+    where: str = CHANGED
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by", _tuple(_whole(self.by)))
+
+    def __call__(self, targets: Targets, raw: Logits, rng: Rng) -> Targets:  # noqa: ARG002
+        """Relabel the old place and the new one."""
+        mask = targets.scheme.mask(targets.truth, self.region)
+        if len(self.by) != mask.ndim - 1:
+            raise _other_axes(self.by, mask)
+        left = torch.where(mask, _number(targets, self.behind), targets.truth)
+        axes = tuple(range(1, mask.ndim))
+        arrived = torch.roll(mask, self.by, axes)
+        for axis, n in zip(axes, self.by, strict=True):
+            size = mask.shape[axis]
+            beyond = min(abs(n), size)  # rolled in from the other side
+            arrived.narrow(axis, 0 if n > 0 else size - beyond, beyond).fill_(False)
+        wanted = torch.where(arrived, torch.roll(targets.truth, self.by, axes), left)
+        return _counted(self.where, targets, targets.mapped(wanted))
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """Make the victim see a given label map.
+
+    Attributes:
+        truth: the wanted map ``(b, *s)`` in the victim's stored label numbers.
+        where: the voxels of it that matter, the others being free: a mask, ``"changed"``, ``"everywhere"``, or a region
+            or tissue.
+    """
+
+    truth: Int[Tensor, "b *s"]
+    where: Bool[Tensor, "b *s"] | str = CHANGED
+
+    def __call__(self, targets: Targets, raw: Logits, rng: Rng) -> Targets:  # noqa: ARG002
+        """Relabel all targets; those under ``where`` count."""
+        wanted = targets.mapped(self.truth)
+        if isinstance(self.where, str):
+            return _counted(self.where, targets, wanted)
+        where = self.where.unsqueeze(1).expand_as(wanted.labels) if targets.grouped else self.where
+        return wanted.within(where & targets.where)
+
+
+def _counted(where: str, targets: Targets, wanted: Targets) -> Targets:
+    """The wanted labels, and where they count."""
+    if where == EVERYWHERE:
+        return wanted.within(targets.where)
+    if where != CHANGED:
+        return wanted.within(targets.region(where) & targets.where)
+    differs = wanted.labels != targets.labels
+    if targets.grouped:  # a voxel counts with all its regions
+        differs = differs.any(1, keepdim=True).expand_as(differs)
+    return wanted.within(differs & targets.where)
+
+
+def _number(targets: Targets, name: str) -> int:
+    """The stored number of a tissue, or of a region's first."""
+    return targets.scheme.numbers[targets.scheme.members(name)[0]]
+
+
+def _whole(numbers: object) -> int | tuple[int, ...]:
+    """One whole number, or a tuple of them."""
+    several = isinstance(numbers, Sequence) and not isinstance(numbers, str)
+    each = tuple(numbers) if isinstance(numbers, Sequence) and several else (numbers,)
+    if not each or not all(isinstance(n, int) and not isinstance(n, bool) for n in each):
+        raise ConfigError("voxels are counted in whole numbers, one an axis", got=repr(numbers), expected="(4, 0, 0)")
+    return each if several else each[0]
+
+
+def _tuple(numbers: int | tuple[int, ...]) -> tuple[int, ...]:
+    return numbers if isinstance(numbers, tuple) else (numbers,)
+
+
+def _each_axis(numbers: int | tuple[int, ...], mask: Bool[Tensor, "b *s"]) -> tuple[int, ...]:
+    each = numbers if isinstance(numbers, tuple) else (numbers,) * (mask.ndim - 1)
+    if len(each) != mask.ndim - 1:
+        raise _other_axes(each, mask)
+    return each
+
+
+def _other_axes(numbers: tuple[int, ...], mask: Tensor) -> ConfigError:
+    return ConfigError("the image has another number of axes", got=list(numbers), expected=f"{mask.ndim - 1} numbers")
+
+
+def _dilated(mask: Bool[Tensor, "b *s"], reach: Sequence[int]) -> Bool[Tensor, "b *s"]:
+    """The voxels within reach of a mask along each axis: one maximum an axis, since a box is a product of lines."""
+    for axis, n in enumerate(reach, 1):
+        lines = mask.movedim(axis, -1)
+        flat = lines.reshape(1, -1, lines.shape[-1]).float()
+        mask = (F.max_pool1d(flat, 2 * n + 1, 1, n) > 0).view(lines.shape).movedim(-1, axis)
+    return mask
