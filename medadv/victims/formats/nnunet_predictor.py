@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from medadv.errors import VictimError
 from medadv.victims.grid import known, lengths
 from medadv.victims.preprocess import Affine
 from medadv.victims.spatial import Orientation
@@ -54,7 +55,7 @@ class NnUNetDeployed:
         """Stored voxels → label map in the numbers of ``dataset.json``.
 
         Raises:
-            VictimError: nobody has said where voxels lie, without which nnU-Net has no voxel size.
+            VictimError: nobody has said where voxels lie, without which nnU-Net has no voxel size; or it gives up.
         """
         turned = Orientation("RAS").prepare(x, affine) if self.reorients else None
         image = x if turned is None else turned(x)
@@ -63,7 +64,19 @@ class NnUNetDeployed:
             # nnU-Net's arrays are SimpleITK's: the last axis of a file comes first.
             zyx = np.ascontiguousarray(image[0].float().cpu().numpy().transpose(0, 3, 2, 1))
             spacing = lengths(affine)[::-1].tolist()
-            numbers = self._predictor(x.device).predict_single_npy_array(zyx, {"spacing": spacing})
+            predictor = self._predictor(x.device)
+            try:
+                numbers = predictor.predict_single_npy_array(zyx, {"spacing": spacing})
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                raise VictimError(
+                    "nnU-Net's own predictor gives no answer to this image",
+                    got=error,
+                    cause="logits beyond 65504, which its half precision cannot hold"
+                    if "inf in predicted array" in str(error)
+                    else None,
+                ) from error
         answer = torch.from_numpy(numbers.transpose(2, 1, 0).astype(np.int64)).to(x.device)
         if turned is not None:
             answer = turned.back(answer[None, None].float(), torch.zeros(1))[0, 0].long()

@@ -126,6 +126,15 @@ def test_a_volume_that_lies_nowhere_is_refused(nnunet: Trained) -> None:
             answer(x)
 
 
+def test_logits_that_half_precision_cannot_hold_are_refused(nnunet: Trained) -> None:
+    victim, (x, _) = placed(REGIONAL, nnunet(REGIONAL)), image(REGIONAL, (12, 12, 12))
+    with torch.no_grad():
+        victim.network.decoder.seg_layers[-1].weight.mul_(1e6)
+    with pytest.raises(VictimError, match="gives no answer") as refused:
+        victim.predict(x)
+    assert "65504" in refused.value.details["likely cause"]
+
+
 def test_it_tells_its_channels_tissues_and_settings(nnunet: Trained) -> None:
     victim = load(nnunet(ISOTROPIC), None, False)
     assert victim.modalities == ("t1", "flair")
