@@ -51,6 +51,7 @@ def load(path: Path, declared: Declared | None, trust: bool) -> Segmenter:  # no
         VictimError: a file that is no state dict, or weights of another network.
         ConfigError: nobody has said which network they belong to, or it cannot be built.
     """
+    state = read_state(path)
     if declared is None or declared.network is None:
         raise ConfigError(
             "weights are numbers: which network they belong to, and what its channels mean, has to be said",
@@ -59,7 +60,6 @@ def load(path: Path, declared: Declared | None, trust: bool) -> Segmenter:  # no
             advice="write victims.<name>.network, .modalities, .head, .normalise and .inference into the study; in "
             "Python: Declared(scheme, modalities, network=Architecture(name='UNet', arguments={...}))",
         )
-    state = read_state(path)
     network = build_network(declared.network, len(declared.modalities), len(declared.make_head().channels))
     fit_state(network, state)
     return declared.deployed(network.eval())

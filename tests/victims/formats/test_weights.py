@@ -223,6 +223,9 @@ def test_without_a_network_the_advice_names_the_keys(tmp_path: Path, declared: D
     torch.save(network().state_dict(), tmp_path / "model.pt")
     with pytest.raises(ConfigError, match=r"victims\.<name>\.network"):
         load(tmp_path / "model.pt", declared, trust=False)
+    torch.save(network(), tmp_path / "model.pt")  # what no declaration can mend is told first
+    with pytest.raises(VictimError, match="is a program"):
+        load(tmp_path / "model.pt", declared, trust=False)
 
 
 def test_a_planted_payload_does_not_run(tmp_path: Path) -> None:
