@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float, Float64, Int
 from scipy import ndimage
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from medadv.errors import ConfigError, VictimError
 from medadv.victims.grid import after, known, lengths, within
@@ -119,8 +121,7 @@ class Stage:
             with torch.autocast(x.device.type, enabled=False):  # half precision would move voxels
                 y = _along(y, matrix.to(y), axis)
         if self.clipped and changing:
-            axes = tuple(axis + 2 for axis in self.clipped)
-            y = torch.clamp(y, x.amin(axes, keepdim=True), x.amax(axes, keepdim=True))
+            y = _Clip.apply(y, x, tuple(axis + 2 for axis in self.clipped))
         return y
 
 
@@ -158,6 +159,31 @@ class Resampled:
             if places is not None:
                 truth = truth.index_select(axis + 1, places.to(truth.device))
         return truth
+
+
+class _Clip(Function):
+    """Clip to the range of another image; what is cut off the gradient goes to the voxels that are the limits.
+
+    The same as ``torch.clamp`` between ``amin`` and ``amax``, with a third of the time in its backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: Float[Tensor, "b c *new"], x: Float[Tensor, "b c *old"], axes: Shape) -> Tensor:
+        ctx.axes, limits = axes, (x.amin(axes, keepdim=True), x.amax(axes, keepdim=True))
+        ctx.save_for_backward(y, x, *limits)
+        return y.clamp(*limits)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
+        y, x, low, high = ctx.saved_tensors
+        kept, caught = g.clone(), torch.zeros_like(x)
+        for limit, beyond in ((low, y < low), (high, y > high)):
+            kept.masked_fill_(beyond, 0)
+            cut = (g * beyond).sum(ctx.axes, keepdim=True)
+            extreme = x == limit
+            caught += extreme * (cut / extreme.sum(ctx.axes, keepdim=True))
+        return kept, caught, None
 
 
 def _along(x: Float[Tensor, "b c *s"], matrix: Float[Tensor, "after before"], axis: int) -> Float[Tensor, "b c *after"]:
