@@ -77,7 +77,7 @@ def write_series(
         }
         for tag, value in said.items():
             image.SetMetaData(tag, value)
-        files.append(folder / f"{name}-{(count - index) * 3 % 101:03}.dcm")
+        files.append(folder / f"{name}-{(count - index) * 3 % 1009:04}.dcm")
         save_dicom(image, files[-1])
     return files
 
