@@ -51,6 +51,7 @@ class Trained:
 
 def root_of(path: Path) -> Path | None:
     """The trained-model folder that a path names: itself, one of its folds, or a fold's checkpoint; None for none."""
+    path = path.absolute()
     for root in (path, path.parent, path.parent.parent):
         inside = path.relative_to(root).parts
         fold = not inside or inside[0].startswith("fold_")
@@ -72,7 +73,7 @@ def read_folder(path: Path, folds: Sequence[int] | None, trust: bool) -> Trained
         VictimError: a file that is missing, damaged, another version's or a program's; folds that do not belong
             together, or not to these plans.
     """
-    root = root_of(path)
+    path, root = path.absolute(), root_of(path)
     if root is None:
         raise VictimError("this is no trained-model folder of nnU-Net v2", expected="plans.json, dataset.json, fold_*")
     plans, dataset = _json(root / "plans.json"), _json(root / "dataset.json")

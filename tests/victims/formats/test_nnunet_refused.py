@@ -131,6 +131,14 @@ def test_folds_that_are_missing_or_unfinished_are_named(copied: Callable[..., Pa
     assert "no fold" in str(refusal(folder))
 
 
+def test_a_fold_is_found_from_where_one_stands(copied: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = copied()
+    monkeypatch.chdir(folder / "fold_1")
+    for path in (Path(), Path(FINAL)):
+        assert recognises(path)
+        assert len(load(path, None, False).deployed.members) == 1
+
+
 def test_what_is_no_trained_folder_is_not_recognised(copied: Callable[..., Path]) -> None:
     folder = copied()
     assert recognises(folder)
