@@ -131,7 +131,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         r"called the same in tables: \['a-t1'\]",
     ),
     "an attack called like a noise": ({"attacks": {"noise-t1": {"preset": "fgsm"}}}, "cannot be the name"),
-    "another support": ({"support": "brain"}, "'nonzero', 'otsu', 'mask' or 'volume'"),
+    "another support": ({"support": "brain"}, "'nonzero', 'mask', 'otsu' or 'volume'"),
     "other labels": ({"attacks": {"a": {"preset": "fgsm", "labels": "guess"}}}, "'truth' or 'prediction'"),
 }
 
