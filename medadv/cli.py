@@ -105,19 +105,25 @@ def plan(
 
 @app.command()
 def attack(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The folder of a victim that medadv wrote.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A victim that medadv wrote, a MONAI bundle or an nnU-Net folder.")
+    ],
     case: Annotated[Path, typer.Argument(metavar="CASE", help="A BraTS case folder, or one image of an MSD task.")],
     budget: Annotated[str, typer.Option(help='How much may change, e.g. "0.1 sigma".')] = "0.1 sigma",
     steps: Annotated[int, typer.Option(min=1, help="Steps of i-FGSM; 1 is FGSM.")] = 10,
     erase: Annotated[str | None, typer.Option(metavar="REGION", help="Make this region vanish (ti-FGSM).")] = None,
     release: Annotated[str, typer.Option(help="The BraTS release, whose names and labels the case has.")] = "2021",
     out: Annotated[Path, typer.Option(help="Where the files and the picture go.")] = Path("attacked"),
+    device: Device = "auto",
+    trust: Trust = False,
 ) -> None:
     """Attack one case, and draw a picture of what happened."""
     with _advice():
-        from medadv.study.single import attack_one
+        from medadv.study.machine import Machine
+        from medadv.study.single import attack_one, one_case
 
-        for line in attack_one(model, case, budget, steps, erase, release, out):
+        source = one_case(case, release)
+        for line in attack_one(model, source, budget, steps, erase, out, Machine(device, None, trust)):
             typer.echo(line)
 
 

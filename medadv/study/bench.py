@@ -22,7 +22,7 @@ from medadv.study.inputs import Digests, digests_of, read_labelled
 from medadv.study.records import digest
 from medadv.victims.head import Head
 from medadv.victims.segmentation import Segmenter, weights_digest
-from medadv.victims.thrift import SAVINGS, is_full
+from medadv.victims.thrift import SAVINGS, Visiting, is_full
 
 Result = TypeVar("Result")
 
@@ -124,6 +124,7 @@ class Bench:
             if thrifty is not None:
                 made.append(saving.name)
                 self.victim = thrifty
+                self._move()
                 return
         raise CaseError(
             Reason.OUT_OF_MEMORY,
@@ -132,9 +133,17 @@ class Bench:
             advice=f"tried already: {', '.join(made) or 'nothing that would help'}; give more, or take another device",
         )
 
+    def _move(self) -> None:
+        """What lies where volumes lay before is brought to where they lie now, or found anew."""
+        self.__dict__.pop("x", None)
+        self._supports.clear()
+        self.stored = {name: x.to(self.device) for name, x in self.stored.items()}
+
     @property
     def device(self) -> torch.device:
-        """Where the victim answers."""
+        """Where volumes lie: with the victim, unless only windows visit it."""
+        if isinstance(self.victim.network, Visiting):
+            return torch.device("cpu")
         return next(chain(self.victim.network.parameters(), self.victim.network.buffers()), self.volume.x).device
 
     @cached_property

@@ -104,6 +104,7 @@ class Cell:
 
     def _computed(self, pictured: bool) -> Record:
         began = time.perf_counter()
+        self.__dict__.pop("allowed", None)  # the volumes may have moved to another device since
         bench, victim = self.bench, self.bench.victim
         shown = self._show()
         delivered, files = self._deliver(shown)

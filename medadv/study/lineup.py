@@ -21,9 +21,9 @@ from medadv.study.progress import Watch
 from medadv.study.schooling import Entry, sizes_fit, train_entry, untrained
 from medadv.study.spec import Study
 from medadv.victims.checkpoint import CARD, training_cases
-from medadv.victims.combine import Mirrored
-from medadv.victims.formats.opening import open_victim
+from medadv.victims.formats.opening import mirrored, open_victim
 from medadv.victims.segmentation import Segmenter
+from medadv.victims.thrift import is_full
 
 Given = Segmenter | nn.Module
 """What Python may bring in: a victim, or a bare network."""
@@ -88,7 +88,7 @@ def prospective(entry: Entry, terms: Terms, seed: int = 0) -> Segmenter:
 def _placed(victim: Segmenter, entry: Entry, terms: Terms) -> Segmenter:
     """On its device, mirrored if the study says so, reading the data's modalities."""
     if entry.spec.mirror:
-        victim = replace(victim, network=Mirrored(victim.network, entry.spec.mirror))
+        victim = mirrored(victim, entry.spec.mirror)
     victim = replace(victim, network=victim.network.to(terms.device)).reading(entry.parts.modalities)
     victim.check_fit(entry.parts.modalities, entry.parts.scheme)
     return victim
@@ -152,6 +152,8 @@ def try_out(name: str, victim: Segmenter, x: Float[Tensor, "1 c *s"]) -> None:
             answer = victim(x)
             torch.autograd.grad(answer.sum(), x)
         except RuntimeError as error:
+            if is_full(error):
+                raise
             raise GradientError(
                 f"the answer of the victim {name!r} cannot be differentiated",
                 got=str(error).splitlines()[0],

@@ -149,7 +149,8 @@ def told(plan: Plan) -> Iterator[str]:
         yield f"  {line.victim} {line.what}: {line.cells} cells, {cost}{seconds}"
     if plan.seconds is not None:
         yield f"all cells: about {duration(plan.seconds)} on this machine, one after the other"
-    yield f"files that stay: about {plan.kept / 2**30:.2f} GiB"
+    size = f"{plan.kept / 2**30:.1f} GiB" if plan.kept >= 2**30 else f"{plan.kept / 2**20:.0f} MiB"
+    yield f"files that stay: about {size}"
     verdict = "enough to claim something" if plan.reachable < LEVEL else "too few: nothing could be claimed"
     yield f"primary family: {plan.family} comparisons; smallest adjusted p within reach {plan.reachable:.2g}, {verdict}"
 

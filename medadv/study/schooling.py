@@ -30,6 +30,7 @@ from medadv.victims.declared import Declared
 from medadv.victims.networks import build_network
 from medadv.victims.preprocess import Way
 from medadv.victims.segmentation import Segmenter
+from medadv.victims.thrift import is_full
 
 MEMORY = 4 * 2**30
 """How many bytes of training cases are kept in memory."""
@@ -165,6 +166,8 @@ def sizes_fit(name: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if is_full(error):
+            raise
         raise VictimError(
             f"the victim {name!r} cannot answer crops, windows or volumes of this size",
             got=str(error).splitlines()[0],

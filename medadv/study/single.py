@@ -18,26 +18,27 @@ from medadv.data.files import content_digest, read, write
 from medadv.data.msd import msd_cohort
 from medadv.errors import ConfigError
 from medadv.study.inputs import read_labelled
+from medadv.study.machine import Machine
 from medadv.study.report.montage import montage
 from medadv.study.report.style import style
 from medadv.study.scores import score
 from medadv.study.slices import SLICES, Views, read_slices, save_slices
-from medadv.victims.checkpoint import load_victim
+from medadv.victims.formats.opening import open_victim
 
 
 def attack_one(
-    model: Path, source: Path, budget: str, steps: int, region: str | None, release: str, out: Path
+    model: Path, case: Case, budget: str, steps: int, region: str | None, out: Path, machine: Machine
 ) -> Iterator[str]:
     """Attack one case, write the adversarial files and ``attack.png`` into a folder, and tell what happened.
 
     Args:
-        model: a victim's folder.
-        source: a BraTS case folder, or an image inside ``imagesTr`` of an MSD task.
+        model: a victim that says itself how it is deployed: medadv's folder, a MONAI bundle, an nnU-Net folder.
+        case: what is attacked.
         budget: how much may change.
         steps: of i-FGSM; one of the whole budget is FGSM.
         region: to be erased (ti-FGSM); None for untargeted.
-        release: of a BraTS case.
         out: where to.
+        machine: the device, the memory, and whether the model may run code of its own.
 
     Yields:
         lines for people.
@@ -45,20 +46,23 @@ def attack_one(
     Raises:
         MedadvError: a victim, case or budget that cannot be used.
     """
-    victim = load_victim(model)
-    volume = read_labelled(_case(source, release))
-    assert volume.truth is not None
-    victim.check_fit(volume.case.modalities, volume.case.scheme)
-    check_steady(victim, volume.x[None])
-    scheme = victim.head.scheme
-    truth = volume.case.scheme.translate(volume.truth, scheme)
-    amount = Budget.parse(budget)
-    attack = ifgsm(amount, steps) if region is None else tifgsm(amount, erase(region), steps)
-    rng = Rng.seeded(0, [content_digest(volume)])
-    result: Adversarial = attack(victim, volume.x[None], truth[None], rng=rng)
+    with machine.used() as device:
+        victim = open_victim(model, trust=machine.trust, device=device)
+        volume = read_labelled(case)
+        assert volume.truth is not None
+        victim = victim.reading(volume.case.modalities).at(volume.affine)
+        victim.check_fit(volume.case.modalities, volume.case.scheme)
+        x = volume.x[None].to(device)
+        check_steady(victim, x)
+        scheme = victim.head.scheme
+        truth = volume.case.scheme.translate(volume.truth, scheme)
+        amount = Budget.parse(budget)
+        attack = ifgsm(amount, steps) if region is None else tifgsm(amount, erase(region), steps)
+        rng = Rng.seeded(0, [content_digest(volume)])
+        result: Adversarial = attack(victim, x, truth[None].to(device), rng=rng)
     note = {"budget": str(amount), "steps": steps, "erased": region, "source_voxels_sha256": content_digest(volume)}
-    delivered = read(write(volume, result.x[0], out, stem=volume.case.case, note=note)).x
-    answer, fooled = (victim.predict(x[None])[0] for x in (volume.x, delivered))
+    delivered = read(write(volume, result.x[0].cpu(), out, stem=volume.case.case, note=note)).x
+    answer, fooled = (victim.predict(x[None].to(device))[0].cpu() for x in (volume.x, delivered))
     before, after = (score(p, truth, scheme, volume.spacing, scheme.names) for p in (answer, fooled))
     title = f"ti-FGSM, erase {region}, {steps} steps" if region else "FGSM" if steps == 1 else f"i-FGSM, {steps} steps"
     spent = f"{result.passes.forward} forward and {result.passes.backward} backward passes"
@@ -80,8 +84,12 @@ def attack_one(
     yield f"  files and attack.png in {out}"
 
 
-def _case(source: Path, release: str) -> Case:
-    """A BraTS case folder, or one image of an MSD task."""
+def one_case(source: Path, release: str) -> Case:
+    """A BraTS case folder, or one image of an MSD task.
+
+    Raises:
+        ConfigError: neither.
+    """
     if source.is_dir():
         return brats(source, release)
     task = source.parent.parent

@@ -90,9 +90,10 @@ def save_victim(victim: Segmenter, architecture: Architecture, folder: Path, tra
 
 
 def training_cases(path: str | Path) -> frozenset[str]:
-    """The digests of the voxels that a victim on the disk has seen; empty where its card does not say."""
+    """The digests of the voxels that a victim on the disk has seen; empty where no card of medadv's says."""
     path = Path(path)
-    return frozenset(_read_card((path if path.is_dir() else path.parent) / CARD).trained_on)
+    card = (path if path.is_dir() else path.parent) / CARD
+    return frozenset(_read_card(card).trained_on) if card.exists() else frozenset()
 
 
 def load_victim(path: str | Path, device: str | torch.device = "cpu") -> Segmenter:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from medadv.victims.combine import passes
 from medadv.victims.segmentation import Segmenter
 from medadv.victims.window import SlidingWindow
 
@@ -61,9 +62,37 @@ def checkpointed(victim: Segmenter) -> Segmenter | None:
     return replace(victim, network=thrifty)
 
 
+class Visiting(nn.Module):
+    """A network on a device, whose inputs and answers lie elsewhere: only what it is shown visits the device."""
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        super().__init__()
+        self.network = network
+        self.device = device
+
+    @property
+    def passes(self) -> int:
+        """Networks answered for one answer."""
+        return passes(self.network)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Over to the device, and back."""
+        answer: Tensor = self.network(x.to(self.device))
+        return answer.to(x.device)
+
+
+def volumes_elsewhere(victim: Segmenter) -> Segmenter | None:
+    """Volumes, stitching and loss in the computer's own memory; windows visit the device."""
+    weight = next(victim.network.parameters(), None)
+    if weight is None or weight.device.type == "cpu" or isinstance(victim.network, Visiting):
+        return None
+    return replace(victim, network=Visiting(victim.network, weight.device))
+
+
 SAVINGS = (
     Saving("one window at a time", one_window_at_a_time),
     Saving("activation checkpointing", checkpointed),
+    Saving("stitching on the CPU", volumes_elsewhere),
 )
 """In the order in which they are tried."""
 

@@ -21,7 +21,7 @@ from medadv.data.brats import MODALITIES, brats
 from medadv.data.case import Volume
 from medadv.data.files import read
 from medadv.errors import GradientError, Reason, RunError
-from medadv.study import cells
+from medadv.study import bench, cells
 from medadv.study.conditions import Attacked, Scene, Shown
 from medadv.study.records import Record
 
@@ -201,7 +201,7 @@ def test_voxels_that_leave_the_budget_on_their_way_are_never_scored(
 def test_a_case_that_changes_while_the_study_runs_is_no_result(
     three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cells, "digests_of", lambda volume: None)
+    monkeypatch.setattr(bench, "digests_of", lambda volume: None)
     with pytest.raises(RunError, match="has changed since the study began"):
         go(small(three), tmp_path)
     assert not records(tmp_path / "small")

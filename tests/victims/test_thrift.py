@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from medadv.labels import BRATS_2018
 from medadv.victims.head import Softmax
 from medadv.victims.segmentation import Segmenter, weights_digest
-from medadv.victims.thrift import SAVINGS, checkpointed, is_full, one_window_at_a_time
+from medadv.victims.thrift import (
+    SAVINGS,
+    Visiting,
+    checkpointed,
+    is_full,
+    one_window_at_a_time,
+    volumes_elsewhere,
+)
 from medadv.victims.window import SlidingWindow
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -91,6 +98,18 @@ def test_windows_by_themselves_answer_alike() -> None:
         thrifty = saving.apply(grouped)
         if thrifty is not None:
             torch.testing.assert_close(thrifty(x), grouped(x), rtol=0, atol=1e-12)
+
+
+def test_only_windows_visit_a_device() -> None:
+    """On the one device that every machine has; a second one is not needed to see that nothing else goes there."""
+    full, x = victim("UNet"), image()
+    visited: list[tuple[int, ...]] = []
+    network = Visiting(full.network, torch.device("cpu"))
+    network.network.register_forward_pre_hook(lambda _m, inputs: visited.append(tuple(inputs[0].shape)))
+    elsewhere = replace(full, network=network)
+    torch.testing.assert_close(gradient(elsewhere, x), gradient(full, x), rtol=0, atol=1e-12)
+    assert {shape[2:] for shape in visited} == {(8, 8, 8)}
+    assert volumes_elsewhere(full) is None  # a victim on the CPU has nowhere to visit from
 
 
 @pytest.mark.parametrize(
