@@ -107,7 +107,7 @@ def load(path: Path, declared: Declared | None, trust: bool) -> Segmenter:
     deployed = BundlePrediction(
         network, head, image, pipeline.before, pipeline.inferer, pipeline.after, placed, pipeline.description
     )
-    back = turning_back(steps.steps, activation, pipeline.after.as_probabilities, pipeline.after.by_nearest)
+    back = turning_back(steps.steps, pipeline.after.inverted, pipeline.after.by_nearest)
     return Segmenter(network, head, modalities, back, inference, deployed)
 
 

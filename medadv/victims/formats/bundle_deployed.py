@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
@@ -67,7 +67,7 @@ class BundlePrediction:
                 data = transform(data)
         return self._labels(_plain(data[self.after.key]).to(x.device), x.shape[2:])[None]
 
-    def _labels(self, told: Float[Tensor, "k *any"], shape: Sequence[int]) -> Int[Tensor, "*s"]:
+    def _labels(self, told: Shaped[Tensor, "k *any"], shape: Sequence[int]) -> Int[Tensor, "*s"]:
         if told.shape[1:] != torch.Size(shape):
             raise VictimError(
                 "the bundle's own prediction does not lie on the image's grid",

@@ -16,24 +16,26 @@ from torch import Tensor
 from medadv.victims.preprocess import Affine, Image, Placed, Step, Way
 from medadv.victims.resample import Spacing
 
-LEAST = 1e-37
-"""The smallest probability that is told apart from none; normal in float32."""
+Answers = Literal["softmax", "sigmoid", "logits"]
+
+LEAST, FAINT = 1e-37, 1e-25
+"""The smallest probability that is told apart from none, normal in float32; and background's where nothing is known."""
 
 
 @dataclass(frozen=True)
-class BackAsProbabilities:
-    """Steps whose answers go back as probabilities: ``log(back(softmax(z)))``, or the log-odds of ``back(sigmoid(z))``.
+class BackAsInverted:
+    """Steps whose answers go back as MONAI's ``Invertd`` takes them, between voxels and at the edge of what was cut.
 
-    What comes out are logits again, whose softmax or sigmoid is what MONAI's ``Activationsd`` and ``Invertd`` make.
+    Probabilities are told as logits again: ``log(back(softmax(z)))``, or the log-odds of ``back(sigmoid(z))``.
 
     Attributes:
         steps: the preprocessing.
-        activation: ``softmax`` over the channels, or ``sigmoid`` of each.
+        answers: what goes back: ``softmax`` over the channels, ``sigmoid`` of each, or ``logits`` as they are.
     """
 
     steps: tuple[Step, ...]
-    activation: Literal["softmax", "sigmoid"]
-    name: Literal["back-as-probabilities"] = "back-as-probabilities"
+    answers: Answers
+    name: Literal["back-as-inverted"] = "back-as-inverted"
 
     def prepare(self, x: Image, affine: Affine | None) -> Placed:
         """The steps on this image.
@@ -41,13 +43,13 @@ class BackAsProbabilities:
         Raises:
             VictimError: as they do.
         """
-        return _AsProbabilities(Way.prepared(self.steps, x, affine), self.activation)
+        return _AsInverted(Way.prepared(self.steps, x, affine), self.answers)
 
 
 @dataclass(frozen=True, eq=False)
-class _AsProbabilities:
+class _AsInverted:
     way: Way
-    activation: Literal["softmax", "sigmoid"]
+    answers: Answers
 
     @property
     def affine(self) -> Affine | None:
@@ -57,8 +59,13 @@ class _AsProbabilities:
         return self.way(x)
 
     def back(self, answer: Float[Tensor, "b k *after"], outside: Float[Tensor, "k"]) -> Float[Tensor, "b k *s"]:
-        if self.activation == "softmax":
-            return self._log(answer.softmax(1), outside.softmax(0))
+        # MONAI sets zeros where something was cut away: no class at all, which interpolation does not mix with.
+        # Background is given so much more than nothing that it wins where nothing else is.
+        nothing = (outside == outside.max()).to(outside)
+        if self.answers == "logits":
+            return self.way.back(answer, nothing * FAINT)
+        if self.answers == "softmax":
+            return self._log(answer.softmax(1), nothing * FAINT)
         # Each side by itself: 1 - p would round what is nearly sure.
         return self._log(answer.sigmoid(), outside.sigmoid()) - self._log((-answer).sigmoid(), (-outside).sigmoid())
 
@@ -109,19 +116,16 @@ class _ByNearest:
         return self.onward.labels(truth)
 
 
-def turning_back(
-    steps: tuple[Step, ...], activation: Literal["softmax", "sigmoid"], probabilities: bool, nearest: bool
-) -> tuple[Step, ...]:
+def turning_back(steps: tuple[Step, ...], answers: Answers, nearest: bool) -> tuple[Step, ...]:
     """The same preprocessing, with answers going back as the bundle's postprocessing takes them.
 
     Args:
         steps: medadv's.
-        activation: of the head.
-        probabilities: whether the activation comes before the inversion.
-        nearest: whether the inversion takes the nearest neighbour.
+        answers: what is inverted.
+        nearest: whether the inversion takes the nearest neighbour, and so does not care.
     """
     if not any(isinstance(step, Spacing) for step in steps):
         return steps  # nothing lies between two voxels
     if nearest:
         return tuple(BackByNearest(step) if isinstance(step, Spacing) else step for step in steps)
-    return (BackAsProbabilities(steps, activation),) if probabilities else steps
+    return (BackAsInverted(steps, answers),)

@@ -27,6 +27,7 @@ from medadv.errors import ConfigError, VictimError
 from medadv.labels import BACKGROUND, BRATS_2018
 from medadv.victims.formats.bundle_answer import Activation, Painting
 from medadv.victims.formats.bundle_config import Component, Config
+from medadv.victims.formats.bundle_inverse import Answers
 from medadv.victims.formats.bundle_steps import spelled
 from medadv.victims.head import Head
 
@@ -114,10 +115,10 @@ class Postprocessing:
         return self.inversion is not None and all(self.inversion.nearest_interp)
 
     @property
-    def as_probabilities(self) -> bool:
-        """Whether the activation comes before the way back."""
+    def inverted(self) -> Answers:
+        """What goes back to the stored grid: probabilities, if the activation comes first, or logits."""
         kinds = [type(t) for t in self.transforms if isinstance(t, Activationsd | Invertd)]
-        return kinds[:1] == [Activationsd]
+        return self.activation if kinds[:1] == [Activationsd] else "logits"
 
     @property
     def painters(self) -> tuple[Transform, ...]:

@@ -42,12 +42,14 @@ class Rule:
         step: the same, differentiable.
         known: the arguments that the step is made of.
         fixed: arguments that are understood with these values alone.
+        always: arguments that the class is always given, since it warns of its own defaults.
     """
 
     transform: type[MapTransform] | None
     step: Callable[[Component], Step] | None = None
     known: Collection[str] = ()
     fixed: Mapping[str, Collection[Any]] = field(default_factory=dict)
+    always: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _z_score(own: Component) -> Step:
@@ -141,7 +143,11 @@ RULES: dict[str, Rule] = {
     "ToTensord": LOADING,
     "CastToTyped": LOADING,
     "Orientationd": Rule(
-        Orientationd, _orientation, ("axcodes",), {"as_closest_canonical": (False,), "labels": (None,)}
+        Orientationd,
+        _orientation,
+        ("axcodes",),
+        {"as_closest_canonical": (False,), "labels": (None,)},
+        {"labels": None},
     ),
     "Spacingd": Rule(
         Spacingd,
@@ -216,7 +222,7 @@ def preprocessing(config: Config, image: str) -> Translated:
         steps.append(rule.step(own))
         arguments = {name: own(name) for name in own.arguments if name in rule.known or name in rule.fixed}
         described.append({"transform": spelled(own.name), **arguments})
-        transforms.append(own.built(rule.transform, keys=image, **arguments))
+        transforms.append(own.built(rule.transform, keys=image, **{**rule.always, **arguments}))
     return Translated(tuple(steps), described, transforms)
 
 

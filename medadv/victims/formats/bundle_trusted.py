@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +34,9 @@ class Trusted:
         from monai.bundle import ConfigParser
 
         self.root = root
+        for name in [name for name in sys.modules if _is_of(name, root, here=True)]:
+            del sys.modules[name]  # as it was when it was last run; its files may have changed
+        importlib.invalidate_caches()
         self.parser = ConfigParser()
         with self._told("the configuration"):
             self.parser.read_config(str(configuration))
@@ -79,11 +84,12 @@ class Trusted:
     @contextmanager
     def _told(self, key: str) -> Iterator[None]:
         """The bundle's own modules can be imported; what fails in them is told by its key."""
-        own = {path.name.removesuffix(".py") for path in self.root.iterdir()}
-        others = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_of(name, own, self.root)}
+        others = {n: sys.modules.pop(n) for n in list(sys.modules) if _is_of(n, self.root, here=False)}
         sys.path.insert(0, str(self.root))
         try:
-            yield
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # MONAI's, of its own defaults
+                yield
         except _FAILURES as error:
             raise VictimError(
                 f"MONAI cannot run the bundle at {key}",
@@ -95,9 +101,10 @@ class Trusted:
             sys.modules.update(others)
 
 
-def _is_of(name: str, own: set[str], root: Path) -> bool:
-    """Whether a loaded module has the name of one of this bundle's, and came from elsewhere: another bundle's."""
-    if name.partition(".")[0] not in own:
+def _is_of(name: str, root: Path, here: bool) -> bool:
+    """Whether a loaded module has the name of one of this bundle's, and came from here, or from another bundle."""
+    first = name.partition(".")[0]
+    if not ((root / first).is_dir() or (root / f"{first}.py").is_file()):
         return False
     places = [getattr(sys.modules[name], "__file__", None), *getattr(sys.modules[name], "__path__", [])]
-    return not any(place and Path(place).is_relative_to(root) for place in places)
+    return here == any(place and Path(place).is_relative_to(root) for place in places)

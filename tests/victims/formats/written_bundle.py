@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def of_tissues(grid: bool = False) -> dict[str, Any]:
             {"_target_": "LoadImaged", "keys": "image"},
             {"_target_": "EnsureChannelFirstd", "keys": "image"},
             {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS"},
-            {"_target_": "Spacingd", "keys": "image", "pixdim": [1.5, 1.5, 2.0], "mode": "bilinear"},
+            {"_target_": "Spacingd", "keys": "image", "pixdim": [1.47, 1.83, 2.06], "mode": "bilinear"},
             Z_SCORE,
             {"_target_": "EnsureTyped", "keys": "image"},
         ]
@@ -152,11 +153,18 @@ def write(
 
 def by_monai(root: Path, x: Tensor, affine: np.ndarray) -> Tensor:
     """The bundle's prediction as MONAI makes it: ``(k, *s)``, after all but reading and saving."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MONAI's, of its own defaults and of inverting nothing
+        return _by_monai(root, x, affine)
+
+
+def _by_monai(root: Path, x: Tensor, affine: np.ndarray) -> Tensor:
     from monai.bundle import ConfigParser
 
-    parser = ConfigParser()
-    parser.read_config(str(root / "configs" / "inference.json"))
-    parser["bundle_root"] = str(root)
+    config = json.loads((root / "configs" / "inference.json").read_text()) | {"bundle_root": str(root)}
+    first = config["preprocessing"]["transforms"][0]
+    first.pop("reader", None)  # one that is not installed
+    parser = ConfigParser(config)
     network = parser.get_parsed_content("network_def")
     network.load_state_dict(torch.load(root / "models" / "model.pt", weights_only=True))
     inferer = parser.get_parsed_content("inferer")
@@ -165,18 +173,32 @@ def by_monai(root: Path, x: Tensor, affine: np.ndarray) -> Tensor:
         if type(transform).__name__ not in ("LoadImaged", "EnsureChannelFirstd"):
             data = transform(data)
     with torch.no_grad():
-        data["pred"] = inferer(data["image"][None], network.eval())[0]
+        data["pred"] = MetaTensor(inferer(data["image"].as_tensor()[None], network.eval())[0])
     for transform in parser.get_parsed_content("postprocessing").transforms:
         if type(transform).__name__ != "SaveImaged":
             data = transform(data)
-    return torch.as_tensor(data["pred"])
+    return MetaTensor(data["pred"]).as_tensor()
+
+
+def oblique() -> np.ndarray:
+    """An affine that is turned, flipped and anisotropic: axes go to the left, upwards and to the front."""
+    around = np.linalg.qr(np.array([[1.0, 0.2, -0.1], [-0.2, 1.0, 0.25], [0.15, -0.2, 1.0]]))[0]
+    around = around * np.sign(np.diag(around))
+    affine = np.eye(4)
+    affine[:3, :3] = around @ np.array([[-1.1, 0, 0], [0, 0, 1.3], [0, 2.1, 0]])
+    affine[:3, 3] = 30, -10, 5
+    return affine
 
 
 def scan(*shape: int, channels: int = 4) -> Tensor:
-    """Stored voxels ``(c, *s)``: smooth, on different scales, in a head around which everything is zero."""
+    """Stored voxels ``(c, *s)``: smooth, on different scales, in a head around which everything is zero.
+
+    The head keeps away from the border: where a new grid's plane lies on the old one's, MONAI interpolates 0 to 1e-12,
+    which its z-score over non-zero voxels takes for foreground.
+    """
     generator = torch.Generator().manual_seed(3)
     coarse = torch.randn(1, channels, *[max(n // 3, 2) for n in shape], generator=generator)
     x = torch.nn.functional.interpolate(coarse, shape, mode="trilinear", align_corners=False)[0] + 4
     x *= torch.tensor([1.0, 300.0, 20.0, 7.0])[:channels].view(-1, *[1] * len(shape))
     middle = torch.stack(torch.meshgrid(*[torch.linspace(-1, 1, n) for n in shape], indexing="ij"))
-    return x * (middle.square().sum(0) < 0.8)
+    return x * (middle.square().sum(0) < 0.5)
