@@ -36,8 +36,8 @@ from medadv.victims.formats.weights import fit_state, read_state
 from medadv.victims.head import Head, Sigmoid
 from medadv.victims.networks import NETWORKS, Architecture, build_network
 from medadv.victims.preprocess import Intensity, Step
-from medadv.victims.resample import Spacing
 from medadv.victims.segmentation import Segmenter
+from medadv.victims.spacing import Spacing
 from medadv.victims.spatial import Orientation
 from medadv.victims.window import Inference
 

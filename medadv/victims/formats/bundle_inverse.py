@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from medadv.victims.preprocess import Affine, Image, Placed, Step, Way
-from medadv.victims.resample import Spacing
+from medadv.victims.spacing import Spacing
 
 Answers = Literal["softmax", "sigmoid", "logits"]
 

@@ -29,7 +29,7 @@ from medadv.victims.formats.bundle_config import Component, Config
 from medadv.victims.normalize import Standard, ZScore
 from medadv.victims.preprocess import Step
 from medadv.victims.ranges import MinMax, Percentiles, ScaleRange
-from medadv.victims.resample import Spacing
+from medadv.victims.spacing import Spacing
 from medadv.victims.spatial import Orientation
 
 
