@@ -321,3 +321,18 @@ def test_a_place_that_nobody_has_told_is_asked_for(tmp_path: Path) -> None:
         with pytest.raises(VictimError) as refusal:
             answer(scan(9, 8, 10)[None])
         assert "victim.at(volume.affine)" in refusal.value.details["try"]
+
+
+def test_the_how_to_does_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Through the one door, on files, with modalities in the data's order: the bundle's own comes first in T1ce."""
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "monai-bundle.md").read_text()
+    names: dict[str, Any] = {}
+    exec(page.split("```python\n")[1].split("```")[0], names)
+    config = brats()
+    config["inferer"]["roi_size"] = [24, 24, 24]
+    names["ma"].phantom(tmp_path / "data", cases=1, shape=(24, 24, 24))
+    case = names["ma"].brats(tmp_path / "data" / "Phantom_00000", release="2021")
+    adversarial = names["open_bundle"](write(tmp_path / "bundle", config), case)
+    assert float(capsys.readouterr().out) >= 0.999
+    assert adversarial.x.shape[1] == len(case.modalities)
+    assert 0 < adversarial.size.item() <= 1 + 1e-6
