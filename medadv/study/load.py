@@ -6,43 +6,15 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from medadv.errors import ConfigError
+from medadv.plain_yaml import LARGEST, NO_YAML, parse
 from medadv.study.spec import Study
-
-LARGEST = 1_000_000
-
-# A date that is none and a number of too many digits are ValueErrors; brackets in brackets exhaust the parser.
-_NO_YAML = (yaml.YAMLError, ValueError, RecursionError)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without tags, aliases or a key given twice."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Refuse aliases, a few of which nested make a small file huge; and tags, which a study has no use for."""
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        for word, there in (("aliases", isinstance(event, yaml.AliasEvent)), ("tags", getattr(event, "tag", None))):
-            if there:
-                raise yaml.constructor.ConstructorError(None, None, f"{word} are not allowed", event.start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Refuse a key that is given twice: YAML would take the last one silently."""
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable) or key in seen:
-                problem = f"the key {key!r} is given twice" if isinstance(key, Hashable) else f"{key!r} can be no key"
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
@@ -59,10 +31,10 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     try:
         if path.stat().st_size > LARGEST:
             raise ConfigError("the study's file is too large to be one", got=f"{path.stat().st_size} bytes")
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"there is no study at {path}", got=error, advice="check the path") from error
-    except _NO_YAML as error:
+    except NO_YAML as error:
         raise ConfigError(f"{path.name} is no plain YAML", got=error) from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path.name} is no study", got=type(content).__name__, expected="keys and values")
@@ -95,8 +67,8 @@ def _put(content: dict[Any, Any], override: str) -> None:
         if not isinstance(place, dict):
             raise ConfigError(f"{override!r} goes into {parent!r}, which holds a value and no keys")
     try:
-        place[last] = yaml.load(text, _Loader)
-    except _NO_YAML as error:
+        place[last] = parse(text)
+    except NO_YAML as error:
         raise ConfigError(f"the value of {key} is no YAML", got=error) from error
 
 

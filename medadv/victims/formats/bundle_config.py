@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from medadv.errors import VictimError
+from medadv.plain_yaml import LARGEST, parse
 
-LARGEST = 1_000_000
 TRUST = "pass --trust if the bundle is your own or its author is trusted: it is then run as code, by MONAI itself"
 
 Built = TypeVar("Built")
@@ -27,23 +25,6 @@ _REFERENCE = re.compile(r"@\w+(?:(?:#|::)\w+)*")
 _REAL = re.compile(r"\$?(torch\.|np\.|numpy\.)?float(32|64)?")
 _MISSING = object()
 _MOST_JUMPS = 50
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without tags, aliases or a key given twice."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Refuse aliases, a few of which nested make a small file huge, and tags."""
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        for word, there in (("aliases", isinstance(event, yaml.AliasEvent)), ("tags", getattr(event, "tag", None))):
-            if there:
-                raise yaml.constructor.ConstructorError(None, None, f"{word} are not allowed", event.start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Refuse a key that is given twice: YAML would take the last one silently."""
-        _once([(self.construct_object(key, deep=True), None) for key, _ in node.value])
-        return super().construct_mapping(node, deep)
 
 
 def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
@@ -64,10 +45,10 @@ def read_mapping(path: Path) -> dict[str, Any]:
             raise VictimError(f"{path.name} is too large for a configuration", got=f"{path.stat().st_size} bytes")
         text = path.read_text(encoding="utf-8")
         as_json = path.suffix == ".json"
-        content = json.loads(text, object_pairs_hook=_once) if as_json else yaml.load(text, _Loader)
+        content = json.loads(text, object_pairs_hook=_once) if as_json else parse(text)
     except OSError as error:
         raise VictimError(f"the bundle's {path.name} cannot be read", got=error.strerror) from error
-    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+    except (TypeError, *NO_YAML) as error:
         raise VictimError(f"the bundle's {path.name} is no plain {path.suffix[1:].upper()}", got=error) from error
     if not isinstance(content, dict):
         raise VictimError(f"the bundle's {path.name} holds no keys", got=type(content).__name__)
