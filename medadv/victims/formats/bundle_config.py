@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from medadv.errors import VictimError
-from medadv.plain_yaml import LARGEST, parse
+from medadv.plain_yaml import LARGEST, NO_YAML, parse
 
 TRUST = "pass --trust if the bundle is your own or its author is trusted: it is then run as code, by MONAI itself"
 
