@@ -52,7 +52,8 @@ def test_a_miniature_of_it_runs_from_end_to_end(tmp_path: Path) -> None:
         "data.root": str(tmp_path / "data"),
         "data.release": "2021",
         "split": {"train": 2, "validate": 1, "test": "rest"},
-        "budgets": ["0.1 sigma", "0.2 sigma"],
+        "budgets": ["0.1 sigma"],
+        "controls": ["identity", "noise"],
         "victims.unet.network": NETWORK,
         "victims.basicunet.network": basic,
         **{
