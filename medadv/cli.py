@@ -114,7 +114,6 @@ def attack(
     erase: Annotated[str | None, typer.Option(metavar="REGION", help="Make this region vanish (ti-FGSM).")] = None,
     release: Annotated[str, typer.Option(help="The BraTS release, whose names and labels the case has.")] = "2021",
     out: Annotated[Path, typer.Option(help="Where the files and the picture go.")] = Path("attacked"),
-    device: Device = "auto",
     trust: Trust = False,
 ) -> None:
     """Attack one case, and draw a picture of what happened."""
@@ -123,7 +122,7 @@ def attack(
         from medadv.study.single import attack_one, one_case
 
         source = one_case(case, release)
-        for line in attack_one(model, source, budget, steps, erase, out, Machine(device, None, trust)):
+        for line in attack_one(model, source, budget, steps, erase, out, Machine(trust=trust)):
             typer.echo(line)
 
 

@@ -62,7 +62,16 @@ def check_nifti(path: Path) -> Header:
             sizes.pop()
         shape, channels = dimensions(path, sizes)
         dtype = _data_type(path, header)
-        promised = float(header["vox_offset"]) + prod(declared) * dtype.itemsize
+        begin = float(header["vox_offset"])
+        if 0 < begin < header.single_vox_offset:
+            raise CaseError(
+                Reason.HEADER_SIZE,
+                f"{path.name} says that its voxels begin inside its header",
+                got=f"byte {begin:g}",
+                expected=f"byte {header.single_vox_offset} or later",
+                advice="copy the file again from its source",
+            )
+        promised = begin + prod(declared) * dtype.itemsize
         check_size(path, promised, packing="gzip" if zipped else None)
         return Header(path, shape, channels, dtype, _affine(path, header))
 

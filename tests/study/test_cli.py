@@ -22,7 +22,7 @@ from medadv.victims.head import Softmax
 from medadv.victims.networks import Architecture, build_network
 from medadv.victims.segmentation import Segmenter
 
-VERBS = ("demo", "run", "train", "attack", "export", "score", "report", "track")
+VERBS = ("demo", "run", "train", "plan", "attack", "export", "score", "report", "track")
 
 
 def medadv(*arguments: object) -> Result:
@@ -246,7 +246,7 @@ def test_a_region_is_erased(model: Path, three: Path, tmp_path: Path) -> None:
         ("budgets=[-1 sigma]", ("not negative",)),
         ("attacks.fgsm={preset: ifgsm, steps: 0}", ("greater than or equal to 1",)),
         ("data.root=/nowhere", ("no BraTS case under /nowhere", "try:")),
-        ("victims.net.weights=/nowhere", ("cannot be read as safetensors", "check the path")),
+        ("victims.net.weights=/nowhere", ("there is no model at this path", "check the path")),
         ("primary.region=brain", ("'brain' is no region", "WT")),
         ("split.train=9", ("more patients than are left",)),
         ("victims.net={}", ("nothing to train it on", "split.train")),
@@ -266,7 +266,7 @@ def test_what_is_typed_wrong_ends_in_advice(study: Path, model: Path, three: Pat
     advised(medadv("train", tmp_path / "none.yaml"), "there is no study at")
     advised(medadv("report", tmp_path / "none"), "medadv run STUDY.yaml")
     advised(medadv("track", tmp_path / "none"))
-    advised(medadv("attack", tmp_path, case), "cannot be read as safetensors")
+    advised(medadv("attack", tmp_path, case), "no model of a format that is known")
     advised(medadv("attack", model, tmp_path / "none"), "this is no case")
     advised(medadv("attack", model, case, "--budget", "much"), "this is no budget")
     advised(medadv("attack", model, case, "--erase", "brain", "--out", tmp_path), "'brain' is no region")

@@ -42,7 +42,7 @@ def leave_unfinished(folder: Path) -> None:
 
 def test_the_specification_is_resolved(folder: RunFolder, tmp_path: Path) -> None:
     stored = yaml.safe_load((folder.path / "study.yaml").read_text())
-    assert stored["split"] == {"train": 0, "validate": 0, "test": "rest"}
+    assert stored["split"] == {"train": 0, "validate": 0, "test": "rest", "folds": None}
     assert stored["volumes"] == {"keep": "worst", "count": 1}
     assert json.loads((folder.path / "environment.json").read_text())["torch"]
 

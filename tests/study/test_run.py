@@ -44,7 +44,7 @@ def test_a_finished_run_computes_and_reads_nothing(
     three: Path, runs: Path, computed: list[object], no_report: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {**records(runs / "small"), **tables(runs / "small")}
-    monkeypatch.setattr("medadv.study.cells.read_labelled", None)
+    monkeypatch.setattr("medadv.study.bench.read_labelled", None)
     outcome = go(small(three, volumes={"keep": "all"}), runs)
     assert computed == []
     assert (outcome.scored, outcome.quarantined) == (3, 0)
