@@ -85,21 +85,16 @@ def gather(study: Study, folder: Path, names: Names, watch: Watch, alone: bool =
             advice="lower split.train and split.validate",
         )
     ids = {c.case for c in cohort.cases} | {r.case for r in refused} | {c.patient for c in cohort.cases if c.patient}
+    ids |= {name for refusal in refused for name in refusal.names}
     names.keep(ids, folder / "ids.local.json")
     told = tuple(
         Fold(fold.number, *([names.renamed(case) for case in part] for part in (fold.train, fold.validate, fold.test)))
         for fold in folds
     )
     known = {names[case]: digest for case, digest in digests.items()}
-    words = _file_names(cohort.cases, names) | {name: names[name] for name in ids}
-    hidden = [_disguised(refusal, names, words) for refusal in refused]
+    words = {name: names[name] for name in ids} | _file_names(cohort.cases, names)
+    hidden = [Refusal(names[r.case], r.reason, names.disguised(r.message, words)) for r in refused]
     return Parts(told, hidden, cohort.modalities, cohort.scheme, known, names, words)
-
-
-def _disguised(refusal: Refusal, names: Names, words: Mapping[str, str]) -> Refusal:
-    """A refusal as results may hold it. What a name was of is not known: it is told as a pseudonym of its own."""
-    own = {name: names[name] for name in refusal.names}
-    return Refusal(names[refusal.case], refusal.reason, names.disguised(refusal.message, own | words))
 
 
 def _file_names(cases: Sequence[Case], names: Names) -> dict[str, str]:

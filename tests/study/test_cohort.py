@@ -258,7 +258,7 @@ def test_no_id_is_in_any_file_of_a_run(damaged_three: Path, tmp_path: Path) -> N
     folder = go(study, tmp_path / "runs").folder
     found = contents(folder)
     table = json.loads(found.pop("ids.local.json"))
-    assert sorted(table) == [f"Phantom_0000{i}" for i in range(3)]
+    assert {f"Phantom_0000{i}" for i in range(3)} <= set(table)
     assert mode(folder / "ids.local.json") == 0o600
     assert len(found) > 30
     for path, content in found.items():
