@@ -6,11 +6,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
-from data.dicom_series import write_series
+from data.dicom_series import tag_set, write_series
 
 from medadv.data.case import Case, Cohort
 from medadv.data.datalist import datalist_cohort
@@ -114,24 +113,31 @@ def test_a_converted_case_has_the_same_voxels_in_the_same_place(
     np.testing.assert_allclose(ours.affine, theirs.affine, atol=1e-5)
 
 
+@pytest.mark.parametrize(("which", "slope"), [(0, 1.0), (3, 0.03125)])
 def test_a_case_as_a_dicom_series_has_the_same_voxels_in_the_same_place(
-    real: Path, ids: list[str], tmp_path: Path
+    real: Path, ids: list[str], tmp_path: Path, which: int, slope: float
 ) -> None:
-    """Integers with a slope and an intercept: the stored units are the rescaled ones. The label stays NIfTI."""
-    theirs = read(next(case for case in msd_cohort(real).cases if case.case == ids[3]))
-    voxels = theirs.x[0].numpy().astype(np.int16)
-    np.testing.assert_array_equal(voxels, theirs.x[0].numpy())
-    source = SimpleITK.ReadImage(str(real / "imagesTr" / f"{ids[3]}.nii.gz"))
-    write_series(
+    """The first case holds integers; the fourth fractions, stored as integers with a slope. The label stays NIfTI."""
+    name = ids[which]
+    theirs = read(next(case for case in msd_cohort(real).cases if case.case == name))
+    stored = np.rint(theirs.x[0].numpy() / slope)
+    assert stored.max() < 2**16
+    assert bool((stored * slope == theirs.x[0].numpy()).all()) == (which == 0)
+    source = SimpleITK.ReadImage(str(real / "imagesTr" / f"{name}.nii.gz"))
+    slices = write_series(
         tmp_path / "series",
-        voxels,
+        stored.astype(np.uint16),
         direction=np.reshape(source.GetDirection(), (3, 3)),
         spacing=source.GetSpacing(),
         origin=source.GetOrigin(),
     )
-    label = real / "labelsTr" / f"{ids[3]}.nii.gz"
-    ours = read(Case(ids[3], None, {"mri": tmp_path / "series"}, label, scheme()))
-    assert ours.x.equal(theirs.x)
+    for path in slices:
+        tag_set(path, 0x00281052, "0")
+        tag_set(path, 0x00281053, str(slope))
+    ours = read(Case(name, None, {"mri": tmp_path / "series"}, real / "labelsTr" / f"{name}.nii.gz", scheme()))
+    np.testing.assert_array_equal(ours.x[0].numpy(), (stored * slope).astype(np.float32))
+    np.testing.assert_allclose(ours.x.numpy(), theirs.x.numpy(), rtol=0, atol=slope / 2 if which else 0)
     np.testing.assert_allclose(ours.affine, theirs.affine, atol=1e-5)
-    assert label_digest(ours) is not None
-    np.testing.assert_allclose(theirs.affine, nib.load(label).affine, atol=1e-6)
+    assert ours.truth is not None
+    assert theirs.truth is not None
+    assert ours.truth.equal(theirs.truth)
