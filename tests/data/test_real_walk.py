@@ -63,7 +63,7 @@ def as_datalist(real: Path, ids: list[str], place: Path) -> Cohort:
     return cohort
 
 
-def as_pattern(real: Path, ids: list[str], place: Path) -> Cohort:  # noqa: ARG001  (one signature)
+def as_pattern(real: Path, ids: list[str], place: Path) -> Cohort:
     return pattern_cohort(real, {"MRI": "imagesTr/{case}.nii.gz"}, "labelsTr/{case}.nii.gz", scheme())
 
 
