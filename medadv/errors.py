@@ -17,6 +17,7 @@ cause, and what to try.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
@@ -157,12 +158,14 @@ class CaseError(MedadvError):
     Args:
         reason: the code of the one table above.
         problem: what is wrong with this case, in one sentence.
+        names: the names of files in what is said here, but for those that the case holds: they may name people.
     """
 
-    def __init__(self, reason: Reason, problem: str, **details: Any) -> None:
+    def __init__(self, reason: Reason, problem: str, *, names: Iterable[str] = (), **details: Any) -> None:
         details.setdefault("cause", EXPLANATIONS[reason])
         super().__init__(f"[{reason}] {problem}", **details)
         self.reason = reason
+        self.names = tuple(names)
 
 
 class MedadvWarning(UserWarning):

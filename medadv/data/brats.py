@@ -96,6 +96,7 @@ def brats(folder: str | Path, release: str = "2021", *, labelled: bool = True) -
         raise CaseError(
             Reason.EXTRA_MODALITY,
             f"{folder.name}: files that belong to no modality of BraTS {release}",
+            names=[file.name for file in found],
             got=sorted(file.name for file in found),
             expected=[*rules.names.values(), "seg"],
             advice="move them out of the case's folder",
@@ -211,6 +212,7 @@ def _missing(reason: Reason, folder: Path, rules: Release, name: str, rest: set[
     return CaseError(
         reason,
         f"{folder.name}: no file for {name}",
+        names=[file.name for file in rest],
         got=f"not accounted for: {sorted(file.name for file in rest)}",
         expected=f"{folder.name}{rules.separator}{name}.nii.gz",
         advice="rename the file if it is there under another name, or check that the declared release is right",

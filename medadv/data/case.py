@@ -50,11 +50,18 @@ class Case:
 
 @dataclass(frozen=True)
 class Refusal:
-    """What is not used, and why. ``case`` is never the id of a case that is used: a twin's has a name of its own."""
+    """What is not used, and why.
+
+    Attributes:
+        case: never the id of a case that is used: a twin's has a name of its own.
+        reason, message: why it is refused.
+        names: what of the message names the scan, or its files: private where ids are.
+    """
 
     case: str
     reason: Reason
     message: str
+    names: tuple[str, ...] = ()
 
 
 def twin_name(place: str, taken: Container[str]) -> str:

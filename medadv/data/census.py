@@ -37,7 +37,7 @@ class Census:
         try:
             yield
         except CaseError as error:
-            self._refuse(name, place, error.reason, str(error))
+            self._refuse(name, place, error.reason, str(error), error.names)
         except OSError as error:  # without the path, which is private
             self._refuse(name, place, Reason.UNREADABLE, f"{name}: {error.strerror or type(error).__name__}")
 
@@ -60,10 +60,11 @@ class Census:
         """All that was met."""
         return Cohort(list(self._cases.values()), self._refused, modalities, scheme)
 
-    def _refuse(self, name: str, place: str, reason: Reason, message: str) -> None:
+    def _refuse(self, name: str, place: str, reason: Reason, message: str, names: tuple[str, ...] = ()) -> None:
         taken = {*self._count, *(refusal.case for refusal in self._refused)}
         alone = self._count[name] == 1 and name not in {refusal.case for refusal in self._refused}
-        self._refused.append(Refusal(name if alone else twin_name(place, taken), reason, message))
+        called = name if alone else twin_name(place, taken)
+        self._refused.append(Refusal(called, reason, message, (name, *names)))
 
 
 def present(path: Path, case: str, name: str, reason: Reason = Reason.MISSING_MODALITY) -> Path:
@@ -73,9 +74,8 @@ def present(path: Path, case: str, name: str, reason: Reason = Reason.MISSING_MO
         CaseError: of that reason, there is none.
     """
     if not path.exists():
-        # A list may call files after people; a name that holds the id is disguised with it.
-        named = path.name if case in path.name else "where it is listed"
-        raise CaseError(reason, f"{case}: {name} has no file {named}", advice="check the data set's list of files")
+        problem = f"{case}: {name} has no file {path.name}"
+        raise CaseError(reason, problem, names=[path.name], advice="check the data set's list of files")
     return path
 
 

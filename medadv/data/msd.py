@@ -122,7 +122,9 @@ def _inside(root: Path, file: str, reason: Reason) -> Path:
     # By its parts and not resolved: people link large data sets into place.
     parts = _posix(file)
     if parts.is_absolute() or ".." in parts.parts or ":" in file:
-        raise CaseError(reason, f"{parts.name} leaves the data set's folder", expected="a path inside of it")
+        problem = f"{parts.name} leaves the data set's folder"
+        raise CaseError(reason, problem, names=[parts.name], expected="a path inside of it")
     if not (root / file).is_file():
-        raise CaseError(reason, f"there is no file {file}", advice="check that the data set was unpacked whole")
+        advice = "check that the data set was unpacked whole"
+        raise CaseError(reason, f"there is no file {file}", names=[file], advice=advice)
     return root / file

@@ -84,7 +84,7 @@ def _parse(path: Path, raw: bytes) -> nib.Nifti1Header:
     raise CaseError(
         Reason.UNREADABLE,
         f"{path.name} is not NIfTI",
-        got=f"a file that begins with {raw[:8]!r}" if raw else "an empty file",
+        got="a file of another kind" if raw else "an empty file",  # not its first bytes: they may be a name
         advice="convert the image to NIfTI, for instance with dcm2niix",
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,8 @@ class Parts:
         folds: the division of the cases: one, or those of a cross-validation.
         refused: the cases that are not used.
         digests: case → the digests of its voxels and label.
-        names, ids: what ids are told as, and all ids (and other names of files) that the data have.
+        names: what ids are told as.
+        words: ids and names of files → what messages tell them as.
     """
 
     folds: tuple[Fold, ...]
@@ -36,7 +37,7 @@ class Parts:
     scheme: LabelScheme
     digests: Mapping[str, Digests]
     names: Names
-    ids: Set[str]
+    words: Mapping[str, str]
 
     @property
     def test(self) -> Sequence[Case]:
@@ -45,7 +46,7 @@ class Parts:
 
     def disguised(self, text: str) -> str:
         """A message as results may hold it: files are called after cases."""
-        return self.names.disguised(text, self.ids)
+        return self.names.disguised(text, self.words)
 
 
 def gather(study: Study, folder: Path, names: Names, watch: Watch, alone: bool = True) -> Parts:
@@ -84,27 +85,35 @@ def gather(study: Study, folder: Path, names: Names, watch: Watch, alone: bool =
             advice="lower split.train and split.validate",
         )
     ids = {c.case for c in cohort.cases} | {r.case for r in refused} | {c.patient for c in cohort.cases if c.patient}
+    ids |= {name for refusal in refused for name in refusal.names}
     names.keep(ids, folder / "ids.local.json")
     told = tuple(
         Fold(fold.number, *([names.renamed(case) for case in part] for part in (fold.train, fold.validate, fold.test)))
         for fold in folds
     )
     known = {names[case]: digest for case, digest in digests.items()}
-    spoken = ids | _file_names(cohort)
-    hidden = [Refusal(names[r.case], r.reason, names.disguised(r.message, spoken)) for r in refused]
-    return Parts(told, hidden, cohort.modalities, cohort.scheme, known, names, spoken)
+    words = {name: names[name] for name in ids} | _file_names(cohort.cases, names)
+    hidden = [Refusal(names[r.case], r.reason, names.disguised(r.message, words)) for r in refused]
+    return Parts(told, hidden, cohort.modalities, cohort.scheme, known, names, words)
 
 
-def _file_names(cohort: Cohort) -> set[str]:
-    """What files are called that only one case has, where that is not its id: a list may call them after people."""
-    owners: dict[str, set[str]] = {}
-    for case in cohort.cases:
-        for path in (*case.images.values(), case.label, case.mask):
-            name = ENDING.sub("", path.name) if path else case.case
-            if case.case not in name:
-                owners.setdefault(name, set()).add(case.case)
-    plain = {"image", "label", "mask", "seg", *cohort.modalities}
-    return {name for name, cases in owners.items() if len(cases) == 1 and name.lower() not in plain}
+def _file_names(cases: Sequence[Case], names: Names) -> dict[str, str]:
+    """What files and series are called → case and modality: a list or a folder may call them after people.
+
+    A name that several cases' files have says no more than the modality.
+    """
+    words: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    for case in cases:
+        one = len(set(case.images.values())) == 1
+        kinds = [("image" if one else kind, path) for kind, path in case.images.items()]
+        for kind, path in (*kinds, ("label", case.label), ("mask", case.mask)):
+            stem = ENDING.sub("", path.name) if path else "label"
+            if path is None or stem.lower() in ("image", "label", "mask", "seg", *case.modalities):
+                continue
+            shared = owners.setdefault(path.name, case.case) != case.case
+            words[path.name] = (kind if shared else f"{names[case.case]}_{kind}") + path.name.removeprefix(stem)
+    return words
 
 
 def _named_plainly(cohort: Cohort, names: Names) -> Cohort:

@@ -49,7 +49,7 @@ def examine(cases: Sequence[Case], memory: Path, watch: Watch) -> tuple[dict[str
         try:
             digests = remembered.get(stamp) or digests_of(read_labelled(case))
         except CaseError as error:
-            refused.append(Refusal(case.case, error.reason, str(error)))
+            refused.append(Refusal(case.case, error.reason, str(error), error.names))
             continue
         passed[case.case] = kept[stamp] = digests
     if kept != remembered:

@@ -20,7 +20,7 @@ from medadv.study.folder import RunFolder
 from medadv.study.progress import Watch
 from medadv.study.schooling import Entry, sizes_fit, train_entry, untrained
 from medadv.study.spec import Study
-from medadv.victims.checkpoint import CARD, training_cases
+from medadv.victims.checkpoint import CARD, training_cases, training_patients
 from medadv.victims.formats.opening import mirrored, open_victim
 from medadv.victims.segmentation import Segmenter
 from medadv.victims.thrift import is_full
@@ -100,10 +100,11 @@ def _found(entry: Entry, terms: Terms) -> Segmenter | None:
         given = terms.given[entry.name]
         return given if isinstance(given, Segmenter) else entry.declared.deployed(given)
     if entry.weights:
-        entry.check_unseen(frozenset[str]().union(*(training_cases(path) for path in entry.weights)))
+        for path in entry.weights:
+            entry.check_unseen(training_cases(path), training_patients(path))
         return open_victim(entry.weights, entry.declared, trust=terms.trust)
     if (entry.folder / CARD).exists():
-        entry.check_unseen(training_cases(entry.folder))
+        entry.check_unseen(training_cases(entry.folder), training_patients(entry.folder))
         return open_victim(entry.folder)
     return None
 

@@ -10,8 +10,9 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,11 +65,18 @@ class Names:
         """The case under its name in the results."""
         return replace(case, case=self[case.case], patient=None if case.patient is None else self[case.patient])
 
-    def disguised(self, text: str, ids: Iterable[str]) -> str:
-        """A message with these ids replaced; the longest first, since one id may begin another."""
-        for name in sorted(ids, key=len, reverse=True):
-            text = text.replace(name, self[name])
-        return text
+    def disguised(self, text: str, words: Mapping[str, str]) -> str:
+        """A message as results may hold it.
+
+        Args:
+            text: the message.
+            words: ids and names of files → what they are told as. Whole words alone are replaced, the longest first:
+                one may begin another, and the id ``1`` stands in many a number.
+        """
+        if self.key is None or not words:
+            return text
+        either = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+        return re.sub(rf"(?<![^\W_])(?:{either})(?![^\W_])", lambda found: words[found[0]], text)
 
     def keep(self, ids: Iterable[str], path: Path) -> None:
         """Write the table of names, unless ids stay as they are."""

@@ -107,7 +107,7 @@ def plan(study: Study, machine: Machine, runs: Path, *, timed: bool = True) -> P
         study.check(cohort.modalities, cohort.scheme)
         memory = Path(scratch) / "split.json"
         folds = divide(study.split, study.seed, cohort.cases, {r.case for r in cohort.refused}, Names(None), memory)
-        parts = Parts(folds, cohort.refused, cohort.modalities, cohort.scheme, {}, Names(None), set())
+        parts = Parts(folds, cohort.refused, cohort.modalities, cohort.scheme, {}, Names(None), {})
         if not parts.test:
             raise ConfigError(
                 "no case would be attacked", got=f"{len(cohort.cases)} cases", advice="look at split, and at the data"

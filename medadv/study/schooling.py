@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -88,18 +88,30 @@ class Entry:
             )
         return tuple(Path(path.replace("{fold}", number)).expanduser() for path in every)
 
-    def check_unseen(self, seen: frozenset[str]) -> None:
+    def check_unseen(self, voxels: Set[str], patients: Set[str] = frozenset()) -> None:
         """Refuse weights that have seen what they would be tested on.
 
+        Args:
+            voxels: the digests of what they have seen.
+            patients: whom they have seen, by the names that results give them.
+
         Raises:
-            ConfigError: they have.
+            ConfigError: a case, or another scan of a patient, would be tested.
         """
         digests = self.parts.digests
-        if leaked := [c.case for c in self.fold.test if c.case in digests and digests[c.case].voxels in seen]:
+        if leaked := [c.case for c in self.fold.test if c.case in digests and digests[c.case].voxels in voxels]:
             raise ConfigError(
                 f"the victim {self.name!r} was trained on cases that it would be tested on",
                 got=leaked[:5],
+                cause="weights of another split, or one scan under two ids",
                 advice="test on other cases, or train the victim anew under another study's name",
+            )
+        if met := [c.case for c in self.fold.test if c.patient in patients]:
+            raise ConfigError(
+                f"the victim {self.name!r} was trained on other scans of patients that it would be tested on",
+                got=met[:5],
+                cause="weights of another split; or other people, whom both data sets call by one id",
+                advice="test on other patients; give other people other ids",
             )
 
 
@@ -127,6 +139,8 @@ def train_entry(entry: Entry, seed: int, device: torch.device, watch: Watch) -> 
             got=f"{len(fold.train)} training and {len(fold.validate)} validation cases",
             advice=f"set split.train and split.validate, or victims.{name}.weights",
         )
+    seen = [entry.parts.digests[case.case].voxels for case in (*fold.train, *fold.validate)]
+    entry.check_unseen(set(seen))  # one scan may be there under two ids
     number = "" if fold.number is None else f", fold {fold.number}"
     watch.say(f"training {name}{number} on {len(fold.train)} cases, validated on {len(fold.validate)}")
     bare = untrained(entry, seed, device)
@@ -154,8 +168,8 @@ def train_entry(entry: Entry, seed: int, device: torch.device, watch: Watch) -> 
         validate=validate,
         watch=told,
     )
-    seen = [entry.parts.digests[case.case].voxels for case in (*fold.train, *fold.validate)]
-    save_victim(bare, spec.network, entry.folder, seen)
+    patients = [case.patient for case in (*fold.train, *fold.validate) if case.patient]
+    save_victim(bare, spec.network, entry.folder, seen, patients)
     (entry.folder / CHECKPOINT).unlink(missing_ok=True)
     return bare
 

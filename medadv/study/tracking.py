@@ -36,6 +36,9 @@ STUDY = "medadv.study"
 SERVERS = ("http", "https")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 VERSIONS = ("medadv", "python", "torch", "monai", "numpy", "scipy", "mlflow")
+_ARTIFACT_ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"
+"""Where MLflow looks for the place of its default experiment, which a new database always has. Without it, that is the
+current folder, whose path may name people."""
 BATCH = 1000
 PARAMETERS = 100
 PROJECTED = (
@@ -62,7 +65,8 @@ def track(folder: Path, uri: str | None = None) -> str:
     results = read_results(folder)
     store = _store(folder, uri)
     with _advised():
-        return _Projection(_client(store), results).write(_digest(folder), _artifacts(folder, store))
+        artifacts = _artifacts(folder, store)
+        return _Projection(_client(store, artifacts), results).write(_digest(folder), artifacts)
 
 
 def _store(folder: Path, uri: str | None) -> str:
@@ -88,7 +92,7 @@ def _artifacts(folder: Path, store: str) -> str | None:
     return (beside / "mlartifacts").as_uri()
 
 
-def _client(store: str) -> MlflowClient:
+def _client(store: str, artifacts: str | None) -> MlflowClient:
     # Before the import, since MLflow reads them there; a hospital's network is not to be asked for anything.
     for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
         os.environ.setdefault(name, "true")
@@ -97,7 +101,16 @@ def _client(store: str) -> MlflowClient:
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # its first lines are about tables of its own
-    return MlflowClient(tracking_uri=store)
+    if artifacts is None:
+        return MlflowClient(tracking_uri=store)
+    before = os.environ.get(_ARTIFACT_ROOT)
+    os.environ[_ARTIFACT_ROOT] = artifacts
+    try:
+        return MlflowClient(tracking_uri=store)
+    finally:
+        os.environ.pop(_ARTIFACT_ROOT)
+        if before is not None:
+            os.environ[_ARTIFACT_ROOT] = before
 
 
 @contextmanager

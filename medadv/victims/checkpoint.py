@@ -61,9 +61,16 @@ class VictimCard(_Card):
     scheme: SchemeCard
     weights_sha256: str
     trained_on: tuple[str, ...] = ()
+    trained_patients: tuple[str, ...] = ()
 
 
-def save_victim(victim: Segmenter, architecture: Architecture, folder: Path, trained_on: Iterable[str] = ()) -> None:
+def save_victim(
+    victim: Segmenter,
+    architecture: Architecture,
+    folder: Path,
+    trained_on: Iterable[str] = (),
+    trained_patients: Iterable[str] = (),
+) -> None:
     """Write a victim into a folder, weights first; each file appears whole or not at all.
 
     Args:
@@ -71,6 +78,8 @@ def save_victim(victim: Segmenter, architecture: Architecture, folder: Path, tra
         architecture: how the network is built again.
         folder: where to; made if it is missing.
         trained_on: the digests of the voxels that it has seen, so that nobody tests it on them.
+        trained_patients: the patients that it has seen, by the names that results give them: never ids that are
+            private. Nobody tests it on other scans of theirs.
 
     Raises:
         RunError: the folder cannot be written.
@@ -81,6 +90,7 @@ def save_victim(victim: Segmenter, architecture: Architecture, folder: Path, tra
             "architecture": architecture,
             "weights_sha256": weights_digest(victim.network),
             "trained_on": tuple(sorted(trained_on)),
+            "trained_patients": tuple(sorted(set(trained_patients))),
         }
     )
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in victim.network.state_dict().items()}
@@ -91,9 +101,20 @@ def save_victim(victim: Segmenter, architecture: Architecture, folder: Path, tra
 
 def training_cases(path: str | Path) -> frozenset[str]:
     """The digests of the voxels that a victim on the disk has seen; empty where no card of medadv's says."""
+    card = _card_of(path)
+    return frozenset(card.trained_on) if card else frozenset()
+
+
+def training_patients(path: str | Path) -> frozenset[str]:
+    """The patients whom a victim on the disk has seen, by the names that results give them; empty as above."""
+    card = _card_of(path)
+    return frozenset(card.trained_patients) if card else frozenset()
+
+
+def _card_of(path: str | Path) -> VictimCard | None:
     path = Path(path)
     card = (path if path.is_dir() else path.parent) / CARD
-    return frozenset(_read_card(card).trained_on) if card.exists() else frozenset()
+    return _read_card(card) if card.exists() else None
 
 
 def load_victim(path: str | Path, device: str | torch.device = "cpu") -> Segmenter:
