@@ -50,7 +50,7 @@ _LATE = {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f"}
 _CASE = re.compile(r"(.+)")
 _TIME_POINT = re.compile(r"(.+)-\d{3}")  # BraTS-GLI-NNNNN-TTT: TTT is one patient's time point
 
-_GRADES = ("HGG", "LGG")
+GRADES = ("HGG", "LGG")
 _MISNAMED = {"BraTS20_Training_355": "W39_1998.09.19_Segm.nii"}
 
 RELEASES: dict[str, Release] = {
@@ -156,7 +156,7 @@ def _misnamed(folder: Path, rules: Release, found: set[Path]) -> Path | None:
 
 def _grade(folder: Path, rules: Release, release: str) -> str | None:
     if rules.graded:
-        return folder.parent.name if folder.parent.name in _GRADES else None
+        return folder.parent.name if folder.parent.name in GRADES else None
     return _grades(folder.parent, f"BraTS_{release}_subject_ID").get(folder.name)
 
 
@@ -167,7 +167,7 @@ def _grades(folder: Path, column: str) -> Mapping[str, str]:
             rows = [(row.get(column), row.get("Grade")) for row in csv.DictReader(table)]
     except (OSError, ValueError, csv.Error):
         return {}
-    return {case: grade for case, grade in rows if case and grade in _GRADES}
+    return {case: grade for case, grade in rows if case and grade in GRADES}
 
 
 def _images(folder: Path) -> set[Path]:

@@ -21,7 +21,7 @@ from medadv.study.bench import Bench
 from medadv.study.conditions import CLEAN, Condition, Image, Scene, Shown
 from medadv.study.fidelity import fidelity
 from medadv.study.folder import versions
-from medadv.study.records import SCHEMA, Effort, Record, digest, file_digest
+from medadv.study.records import SCHEMA, Effort, Record, digest, file_digest, write_record
 from medadv.study.scores import rows, score
 from medadv.study.slices import Views, save_slices
 from medadv.victims.segmentation import Segmenter
@@ -70,8 +70,19 @@ class Cell:
         return self.bench.contestant.name, self.condition.name, self.bench.case.case
 
     def finished(self) -> Record | None:
-        """The cell's record, if there is one."""
-        return self.bench.folder.find(*self.place, self.key)
+        """The cell's record, if there is one; what it tells of the case is what the study tells of it now."""
+        record = self.bench.folder.find(*self.place, self.key)
+        told = self._told
+        if record is None or all(getattr(record, name) == value for name, value in told.items()):
+            return record
+        write_record(self.bench.folder.path, record := record.model_copy(update=told))
+        return record
+
+    @property
+    def _told(self) -> dict[str, Any]:
+        """What a record says of its case beside the key: a group corrected in the data costs no attack."""
+        case = self.bench.case
+        return {"patient": case.patient, "stratum": case.stratum, "fold": case.fold}
 
     def fetch(self) -> bool:
         """Bring back what the finished cell delivered, for conditions made from it; whether it is still there."""
@@ -124,7 +135,7 @@ class Cell:
             victim=bench.contestant.name,
             condition=self.condition.name,
             case=bench.case.case,
-            patient=bench.case.patient,
+            **self._told,
             presented=self.condition.presented,
             inputs=self.inputs,
             radii=radii,

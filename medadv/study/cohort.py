@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from medadv.data.brats import GRADES
 from medadv.data.case import Case, Cohort, Refusal
 from medadv.data.census import ENDING
 from medadv.errors import ConfigError, Reason
@@ -17,6 +18,10 @@ from medadv.study.progress import Watch
 from medadv.study.sources import PATHS, imported
 from medadv.study.spec import NAME, Study
 from medadv.study.split import Fold, divide
+
+MOST_STRATA = 20
+FEWEST_IN_A_STRATUM = 3
+"""On the average. One whose stratum is all but a name of its own can be told by whoever knows the data set."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,12 @@ def gather(study: Study, folder: Path, names: Names, watch: Watch, alone: bool =
         alone: whether this is the only process; parts of a study write no data.
 
     Raises:
-        ConfigError: no such data, or a split that the data cannot serve.
+        ConfigError: no such data, strata that would tell who is who, or a split that the data cannot serve.
         RunError: phantoms that must be made first.
     """
     cohort = _named_plainly(imported(study.data, folder, study.seed, alone), names)
+    if names.key is not None:
+        _check_strata(cohort)
     digests, refused = examine(cohort.cases, folder / "inputs.json", watch)
     refused = [*cohort.refused, *refused]
     usable = [case for case in cohort.cases if case.case in digests]
@@ -87,14 +94,41 @@ def gather(study: Study, folder: Path, names: Names, watch: Watch, alone: bool =
     ids = {c.case for c in cohort.cases} | {r.case for r in refused} | {c.patient for c in cohort.cases if c.patient}
     ids |= {name for refusal in refused for name in refusal.names}
     names.keep(ids, folder / "ids.local.json")
-    told = tuple(
-        Fold(fold.number, *([names.renamed(case) for case in part] for part in (fold.train, fold.validate, fold.test)))
-        for fold in folds
-    )
+    home = {case.case: fold.number for fold in folds for case in fold.test}
+
+    def told(cases: Sequence[Case]) -> list[Case]:
+        return [replace(names.renamed(case), fold=home.get(case.case)) for case in cases]
+
+    renamed = tuple(Fold(f.number, told(f.train), told(f.validate), told(f.test)) for f in folds)
     known = {names[case]: digest for case, digest in digests.items()}
     words = {name: names[name] for name in ids} | _file_names(cohort.cases, names)
     hidden = [Refusal(names[r.case], r.reason, names.disguised(r.message, words)) for r in refused]
-    return Parts(told, hidden, cohort.modalities, cohort.scheme, known, names, words)
+    return Parts(renamed, hidden, cohort.modalities, cohort.scheme, known, names, words)
+
+
+def _check_strata(cohort: Cohort) -> None:
+    """Strata are told as they are, beside pseudonyms: they must be groups, and no names of people.
+
+    The grades of a release are known words. Of other words only their numbers can be judged.
+    """
+    members: dict[str, set[str]] = {}
+    for case in cohort.cases:
+        if case.stratum is not None and case.stratum not in GRADES:
+            members.setdefault(case.stratum, set()).add(case.patient or case.case)
+    people = set[str]().union(*members.values())
+    ids = {name.casefold() for case in cohort.cases for name in (case.case, case.patient) if name}
+    named = [word for word, who in members.items() if word.casefold() in ids and len(who) < FEWEST_IN_A_STRATUM]
+    crowded = len(members) > MOST_STRATA or len(people) < FEWEST_IN_A_STRATUM * len(members)
+    if named or crowded:
+        raise ConfigError(
+            "the strata of the data would tell who is who, and results show them as they are",
+            got=f"{len(named)} strata called after a case or patient"
+            if named
+            else f"{len(members)} strata of {len(people)} patients (cases, where patients are unknown)",
+            expected=f"at most {MOST_STRATA} groups, of at least {FEWEST_IN_A_STRATUM} patients on the average",
+            cause="{stratum} stands where {patient} or {case} belongs, or the groups are too fine",
+            advice="correct or leave out data.stratum (or {stratum} in patterns); of public data, let ids be as-is",
+        )
 
 
 def _file_names(cases: Sequence[Case], names: Names) -> dict[str, str]:

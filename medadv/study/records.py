@@ -103,6 +103,8 @@ class Record(_Row):
     Attributes:
         key: the cell's digest.
         inputs: the digests and settings that went into the key.
+        stratum: the group that the data set says of the case (a grade, a site); told, and no part of the key.
+        fold: the fold of a cross-validation that tests the case, by the victim that has not seen it; None without one.
         radii: unit → modality → the budget in that unit (``sigma``, ``stored``, ``p1-p99``, ``minmax``, ``0-255``).
         size: the largest change as a share of the budget, measured on the re-read file; None without a budget.
         delivered: file name → SHA-256 of what was written; empty for clean.
@@ -119,6 +121,8 @@ class Record(_Row):
     condition: str
     case: str
     patient: str | None
+    stratum: str | None = None
+    fold: int | None = None
     presented: Presented
     inputs: dict[str, Any]
     radii: dict[str, dict[str, float]] | None

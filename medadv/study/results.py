@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, TypeVar
@@ -86,6 +86,10 @@ class Arm:
         values = self.values(region, metric)
         return median(values.values()) if values else None
 
+    def within(self, group: Callable[[Record], object], value: object) -> Arm:
+        """The same arm on the cases of one group alone: a stratum, a fold."""
+        return replace(self, records={case: r for case, r in self.records.items() if group(r) == value})
+
     def deletions(self, region: str) -> int:
         """In how many cases nothing is predicted although the expert drew the region."""
         return sum(s.truth > 0 and s.predicted == 0 for s in self.scores(region).values())
@@ -103,7 +107,7 @@ class Results:
         specification: ``study.yaml`` as a plain mapping.
         environment: versions and machine.
         declarations: the families of comparisons as they were declared, in order.
-        training: victim → its training curve, for victims that the study trained.
+        training: victim, or victim/fold_0 and so on → its training curve, for victims that the study trained.
         seconds: (victim, condition, case) → time taken, where it is known.
     """
 
@@ -142,14 +146,13 @@ class Results:
         """How many patients (or cases, where patients are unknown) have a score."""
         if self.unit == "cases":
             return len(self.cases)
-        return len({record.patient for arm in self.arms for record in arm.records.values()})
+        return len({record.patient for record in self.records})
 
     @property
     def regions(self) -> tuple[str, ...]:
         """The scored regions; those of the primary comparisons come first."""
         primary = [row.region for row in self.comparisons if row.family == "primary"]
-        records = (record for arm in self.arms for record in arm.records.values())
-        return tuple(dict.fromkeys([*primary, *(score.region for record in records for score in record.scores)]))
+        return tuple(dict.fromkeys([*primary, *(score.region for record in self.records for score in record.scores)]))
 
     @property
     def metric(self) -> Metric:
@@ -159,16 +162,25 @@ class Results:
     @property
     def versions(self) -> dict[str, tuple[str, ...]]:
         """Package → every version of it that computed a cell, as the records tell."""
-        records = (record for arm in self.arms for record in arm.records.values())
-        found = sorted({pair for record in records for pair in record.versions.items()})
+        found = sorted({pair for record in self.records for pair in record.versions.items()})
         return {name: tuple(version for package, version in found if package == name) for name, _ in found}
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """The modalities, in channel order as far as a budget names them."""
-        records = [record for arm in self.arms for record in arm.records.values()]
+        records = self.records
         named = (modality for r in records for by_modality in (r.radii or {}).values() for modality in by_modality)
         return tuple(dict.fromkeys([*(f.modality for r in records for f in r.fidelity), *named]))
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Every record, arm by arm."""
+        return tuple(record for arm in self.arms for record in arm.records.values())
+
+    def curves(self, victim: str) -> dict[str, tuple[TrainingStep, ...]]:
+        """What is trained → its training curve: the victim, or each of its folds; empty where none was trained."""
+        names = {name: name.replace("/fold_", ", fold ") for name in self.training if name.split("/")[0] == victim}
+        return {title: self.training[name] for name, title in names.items()}
 
     def of(self, victim: str) -> tuple[Arm, ...]:
         """The arms of one victim."""
@@ -205,18 +217,24 @@ def read_results(folder: Path) -> Results:
             expected="the folder of a run: runs/<study>, with its records/",
             advice="run the study first: medadv run STUDY.yaml",
         )
-    curves = sorted(folder.glob("victims/*/training.csv"))
+    curves = {p.parent.relative_to(folder / "victims").as_posix(): p for p in folder.glob("victims/**/training.csv")}
     return Results(
         folder=folder,
         specification=_specification(folder / "study.yaml"),
         environment=_mapping(folder / "environment.json"),
         declarations=tuple(_lines(folder / "declarations.jsonl")),
         quarantine=_rows(folder / "quarantine.json", Quarantined, json.loads),
-        training={path.parent.name: _rows(path, TrainingStep, _trained) for path in curves},
+        training={name: _rows(curves[name], TrainingStep, _trained) for name in sorted(curves, key=_in_order)},
         comparisons=_rows(folder / "comparisons.csv", Comparison, _compared),
         arms=_arms(records),
         seconds=_seconds(folder, records),
     )
+
+
+def _in_order(name: str) -> tuple[str, int]:
+    """A victim's name, or with a fold's, by its number."""
+    victim, _, fold = name.partition("/fold_")
+    return victim, int(fold) if fold.isdecimal() else -1
 
 
 def _arms(records: list[Record]) -> tuple[Arm, ...]:

@@ -174,6 +174,9 @@ class _Room:
                 "inputs": inputs,
                 "versions": versions(),
                 "effort": None,
+                "fold": None,
+                "agreement": None,
+                "savings": (),
                 "scores": rows(measures, measures),
             }
         )

@@ -215,7 +215,7 @@ class _Stage:
     def attack(self, watch: Watch) -> int:
         """All cells of all cases; how many cases went through. One that cannot be attacked goes into quarantine."""
         watch.task("attack", len(self.cases) * len(self.contestants) * len(self.conditions))
-        tried: set[str] = set()
+        tried: set[object] = set()
         gallery = Gallery(self.study.volumes, self.study.primary)
         failed = 0
         for case in self.cases:
@@ -234,16 +234,16 @@ class _Stage:
                 self.folder.drop(record.victim, record.condition, gallery.unwanted(record))
         return len(self.cases) - failed
 
-    def _attack(self, bench: Bench, tried: set[str], gallery: Gallery, watch: Watch) -> Iterator[Record]:
+    def _attack(self, bench: Bench, tried: set[object], gallery: Gallery, watch: Watch) -> Iterator[Record]:
         """The records of all cells of one case with one victim, of which those that are missing are computed."""
         cells = self.cells(bench)
         for count, (name, cell) in enumerate(cells.items(), 1):
             record = cell.finished()
             held = record is not None and self.folder.holds(record)
             if record is None or (gallery.wants(record) and not held):
-                if bench.contestant.name not in tried:
+                if (network := (bench.contestant.name, bench.case.fold)) not in tried:
                     bench.within_memory(partial(_try_out, bench))
-                    tried.add(bench.contestant.name)
+                    tried.add(network)
                 for need in cell.condition.needs:
                     if not cells[need].fetch():  # its files were not kept: the same again
                         cells[need].compute(pictured=False)

@@ -9,24 +9,24 @@ from medadv.study.spreadsheet import write_rows
 from medadv.study.stats import Comparison
 
 _CONDITION = ("role", "family", "budget", "amount", "unit", "of")
+_CASE = ("case", "patient", "stratum", "fold")
 
 
 def scores_table(records: Iterable[Record]) -> str:
     """One row a score, in the order of victim, condition and case; regions stay in the record's order.
 
-    Columns: victim, condition, the condition's role, family, budget, amount, unit and ``of``, case, patient, then
-    those of ``Score``.
+    Columns: victim, condition, the condition's role, family, budget, amount, unit and ``of``, case, patient,
+    stratum, fold, then those of ``Score``.
     """
     ordered = sorted(records, key=lambda record: (record.victim, record.condition, record.case, record.key))
     return write_rows(
-        ("victim", "condition", *_CONDITION, "case", "patient", *Score.model_fields),
+        ("victim", "condition", *_CONDITION, *_CASE, *Score.model_fields),
         (
             (
                 record.victim,
                 record.condition,
                 *(getattr(record.presented, name) for name in _CONDITION),
-                record.case,
-                record.patient,
+                *(getattr(record, name) for name in _CASE),
                 *(getattr(score, name) for name in Score.model_fields),
             )
             for record in ordered

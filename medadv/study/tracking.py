@@ -43,7 +43,7 @@ BATCH = 1000
 PARAMETERS = 100
 PROJECTED = (
     *(MANIFEST, "study.yaml", "environment.json", "declarations.jsonl", "quarantine.json"),
-    *("comparisons.csv", "scores.csv", "victims/*/training.csv", "records/*/*/*.json", "report/**/*"),
+    *("comparisons.csv", "scores.csv", "victims/**/training.csv", "records/*/*/*.json", "report/**/*"),
 )
 
 
@@ -184,7 +184,7 @@ class _Projection:
         versions = {name: told for name, told in environment(results) if name in VERSIONS}
         parameters = {"cases": len(results.cases), "refused": len(results.quarantine), **versions}
         # Of a network that came with its weights, the settings of a training would be of one that never was.
-        victims = {name: v for name, v in results.specification["victims"].items() if name in results.training}
+        victims = {name: v for name, v in results.specification["victims"].items() if results.curves(name)}
         settings = dict(_flat(without_folders(victims), "victims"))
         self._log(run, _parameters(parameters | settings), list(_training(results)))
         self.client.log_text(run, specification(results), "study.yaml")
@@ -259,6 +259,8 @@ def _scores(results: Results, arm: Arm) -> Iterator[Metric]:
                     yield _metric((f"{metric}_{kind}", region), value)
         yield _metric(("deletions", region), float(arm.deletions(region)))
         yield _metric(("hallucinations", region), float(arm.hallucinations(region)))
+    if found := [record.agreement for record in arm.records.values() if record.agreement is not None]:
+        yield _metric(("agreement_lowest",), min(found))
 
 
 def _traces(arm: Arm) -> Iterator[Metric]:
@@ -282,7 +284,9 @@ def _training(results: Results) -> Iterator[Metric]:
 
 def _cases(results: Results, arm: Arm) -> dict[str, list[Any]]:
     """The per-case table: one row a case, one column a region and metric."""
-    table: dict[str, list[Any]] = {"case": list(arm.records), "patient": [r.patient for r in arm.records.values()]}
+    table: dict[str, list[Any]] = {"case": list(arm.records)}
+    for name in ("patient", "stratum", "fold"):
+        table[name] = [getattr(record, name) for record in arm.records.values()]
     for region in results.regions:
         for metric in ("dice", "hd95"):
             scores = arm.scores(region, metric)

@@ -15,7 +15,7 @@ from study.small_study import contents, every_record, go, small, tables
 from medadv.errors import ConfigError, RunError
 from medadv.labels import BRATS_2018, MSD_TASK01
 from medadv.study.export import read_key
-from medadv.study.records import planned_cells, present_records, write_manifest
+from medadv.study.records import planned_cells, present_records, write_manifest, write_record
 from medadv.study.results import read_results
 from medadv.study.returned import scheme_of
 from medadv.study.run import finish
@@ -70,6 +70,17 @@ def test_records_say_that_the_attack_never_saw_this_victim(there: Path, three: P
     assert page.count("The attacker knows the network and its whole pipeline") == 1
     assert "FGSM (transferred from glow)" in page
     assert read_results(folder).victims == ("glow", "hospital")
+
+
+def test_a_model_outside_takes_over_what_is_the_cases_and_nothing_of_the_surrogate(
+    there: Path, three: Path, no_report: None
+) -> None:
+    own = {"agreement": 0.9, "savings": ("one window at a time",), "fold": 1}
+    for record in present_records(there / "small"):
+        write_record(there / "small", record.model_copy(update={**own, "stratum": "HGG"}))
+    outside = by_cell(present_records(scored(there, three).folder), "hospital").values()
+    assert len(outside) == 36
+    assert {(r.stratum, r.agreement, r.savings, r.fold) for r in outside} == {("HGG", None, (), None)}
 
 
 def test_scoring_twice_changes_nothing(there: Path, three: Path, no_report: None) -> None:

@@ -53,6 +53,8 @@ def record(case: str, value: float = 1 / 3, condition: str = "fgsm") -> Record:
         condition=condition,
         case=case,
         patient=None,
+        stratum="HGG",
+        fold=2,
         presented=Presented(role="attack", family="fgsm", title="FGSM", budget="0.1 sigma", amount=0.1, unit="sigma"),
         inputs={},
         radii=None,
@@ -78,11 +80,11 @@ def record(case: str, value: float = 1 / 3, condition: str = "fgsm") -> Record:
 
 def test_scores_have_one_spelling() -> None:
     assert scores_table([record("b"), record("a", 1.0)]) == (
-        "victim,condition,role,family,budget,amount,unit,of,case,patient,region,metric,policy,value,computed,truth,predicted,hit\n"
-        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,a,,WT,dice,strict,1.0,-0.5,9,8,7\n"
-        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,a,,ET,dice,strict,1.0,-0.5,9,8,7\n"
-        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,b,,WT,dice,strict,0.3333333333333333,-0.5,9,8,7\n"
-        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,b,,ET,dice,strict,0.3333333333333333,-0.5,9,8,7\n"
+        "victim,condition,role,family,budget,amount,unit,of,case,patient,stratum,fold,region,metric,policy,value,computed,truth,predicted,hit\n"
+        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,a,,HGG,2,WT,dice,strict,1.0,-0.5,9,8,7\n"
+        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,a,,HGG,2,ET,dice,strict,1.0,-0.5,9,8,7\n"
+        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,b,,HGG,2,WT,dice,strict,0.3333333333333333,-0.5,9,8,7\n"
+        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,b,,HGG,2,ET,dice,strict,0.3333333333333333,-0.5,9,8,7\n"
     )
 
 

@@ -24,6 +24,7 @@ from mlflow.entities import Run, ViewType
 
 from medadv.atomic import write_text
 from medadv.errors import ConfigError, RunError
+from medadv.study.records import present_records, write_record
 from medadv.study.report import build
 from medadv.study.results import read_results
 from medadv.study.tracking import plain, track
@@ -120,6 +121,26 @@ def test_the_settings_are_parameters(run: Path) -> None:
     text = Path(path).read_text(encoding="utf-8")
     assert yaml.safe_load(text)["victims"] == read_results(run).specification["victims"]
     assert "jdoe" not in text
+
+
+def test_agreement_is_a_metric_and_groups_are_columns(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "small"
+    shutil.copytree(run, folder)
+    for record in present_records(folder):
+        number = int(record.case[1])
+        told = {"stratum": ("HGG", "LGG")[number % 2], "fold": number % 3, "agreement": 1 - number / 1000}
+        write_record(folder, record.model_copy(update=told))
+    track(folder)
+    runs = runs_of(folder)
+    attack = next(r for r in runs if r.data.params.get("condition") == "ifgsm-0.1-sigma")
+    assert attack.data.metrics["agreement_lowest"] == 0.995
+    assert not any("agreement_lowest" in r.data.metrics for r in runs_of(run))
+    path = client_of(folder).download_artifacts(attack.info.run_id, "cases.json", str(tmp_path))
+    table = json.loads(Path(path).read_text(encoding="utf-8"))
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert [(row["case"], row["stratum"], row["fold"]) for row in rows] == [
+        (f"c{i}", ("HGG", "LGG")[i % 2], i % 3) for i in range(6)
+    ]
 
 
 def test_doing_it_twice_changes_nothing(run: Path) -> None:

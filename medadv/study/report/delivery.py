@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from statistics import fmean
 
 from medadv.study.report.numbers import decimal, in_column, tenth, thousandths, titled
 from medadv.study.report.style import slug
 from medadv.study.report.tables import Cell, Column, Table
 from medadv.study.results import Arm, Results
+
+AGREEING = 0.999
+"""The share of voxels on which two predictors must decide alike to be called one victim."""
 
 
 def _fine(value: float | None) -> str:
@@ -62,6 +66,30 @@ def least_alike(results: Results, victim: str) -> str:
     return (
         f"The attacked image least like its clean self is a {modality}, SSIM {thousandths(ssim)} over the whole image "
         f"with its empty background: {titled(arm)}."
+    )
+
+
+def agreement(results: Results, victim: str) -> tuple[str, bool]:
+    """How alike the way that is differentiated and the predictor that is scored decide, and whether that is too little.
+
+    Empty where they are one.
+    """
+    found = [r.agreement for arm in results.of(victim) for r in arm.records.values() if r.agreement is not None]
+    if not found:
+        return "", False
+    lowest, enough = min(found), sum(share >= AGREEING for share in found)
+    # Rounded down: what is below the limit must not look as if it reached it.
+    told = (
+        f"{victim} is scored by its format’s own predictor, and attacked through medadv’s differentiable one. On the "
+        f"delivered voxels the two decide alike on at least {decimal(math.floor(1e4 * lowest) / 1e4, 4)} of the voxels "
+        f"of a case; on {AGREEING} or more in {enough} of {len(found)} cells."
+    )
+    if enough == len(found):
+        return told, False
+    return (
+        f"{told} Below that, part of an attack is spent on another network than the deployed one: scores of the "
+        "deployed one hold, but a stronger attack may be near.",
+        True,
     )
 
 

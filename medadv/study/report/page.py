@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from medadv.atomic import write_text
 from medadv.study.metrics import METRICS
-from medadv.study.report import delivery, provenance, tables, threat
+from medadv.study.report import delivery, groups, provenance, tables, threat
 from medadv.study.report.curves import budget_curves, budget_units, off_axis
 from medadv.study.report.montage import montage
 from medadv.study.report.numbers import measured, titled
@@ -40,19 +40,24 @@ class Chapter:
     off_axis: str
     paired: Sequence[Picture]
     montages: Sequence[Picture]
-    training: Picture | None
+    by_stratum: Table | None
+    by_fold: Table | None
+    training: Sequence[Picture]
     threat: Sequence[str]
     radii: Table
     gap: Table
     largest_gap: str
     least_alike: str
+    agreement: str
+    disagreeing: bool
     fidelity: Table
     told: Sequence[tuple[str, bool]]
 
     @property
     def tables(self) -> tuple[Table, ...]:
         """The tables that also lie beside the page as files."""
-        return (*self.summaries, self.radii, self.gap, self.fidelity)
+        grouped = (table for table in (self.by_stratum, self.by_fold) if table)
+        return (*self.summaries, *grouped, self.radii, self.gap, self.fidelity)
 
 
 def build(folder: Path) -> Path:
@@ -83,7 +88,7 @@ def build(folder: Path) -> Path:
 
 def _chapter(results: Results, victim: str, figures: Path) -> Chapter:
     region = results.regions[0]
-    curve = results.training.get(victim)
+    agreed, disagreeing = delivery.agreement(results, victim)
     return Chapter(
         answer=answer(results, victim),
         summaries=[summary(results, victim, name) for name in results.regions],
@@ -91,14 +96,19 @@ def _chapter(results: Results, victim: str, figures: Path) -> Chapter:
         off_axis=off_axis(results, victim),
         paired=list(_paired(results, victim, region, figures)),
         montages=list(_montages(results, victim, region, figures)),
-        training=publish(training_curve(curve), figures, slug("training", victim), f"Training of {victim}")
-        if curve
-        else None,
+        by_stratum=groups.by_stratum(results, victim),
+        by_fold=groups.by_fold(results, victim),
+        training=[
+            publish(training_curve(curve), figures, slug("training", name), f"Training of {name}")
+            for name, curve in results.curves(victim).items()
+        ],
         threat=threat.words(results, victim),
         radii=threat.radii(results, victim),
         gap=delivery.gap(results, victim, region),
         largest_gap=delivery.largest_gap(results, victim),
         least_alike=delivery.least_alike(results, victim),
+        agreement=agreed,
+        disagreeing=disagreeing,
         fidelity=delivery.fidelity(results, victim),
         told=[(sentence(results, r), claims(r)) for r in results.comparisons if _primary(r.family, r.victim, victim)],
     )
@@ -153,6 +163,8 @@ def _render(results: Results, chapters: Sequence[Chapter], compared: Sequence[tu
         quarantine=provenance.quarantine(results),
         cost=provenance.cost(results),
         environment=provenance.environment(results),
+        savings=provenance.savings(results),
+        cross_validation=groups.cross_validation(results),
         mixed=provenance.mixed(results),
         repetition=provenance.repetition(results),
         settings=threat.settings(results),

@@ -68,7 +68,20 @@ def quarantine(results: Results) -> Table:
 def environment(results: Results) -> tuple[tuple[str, str], ...]:
     """Versions and machine: every version of a package that computed a cell, and what the last command ran on."""
     told = {str(name): str(value) for name, value in results.environment.items()}
-    return tuple((told | {name: ", ".join(found) for name, found in results.versions.items()}).items())
+    told |= {name: ", ".join(found) for name, found in results.versions.items()}
+    return (*told.items(), ("device", ", ".join(sorted({record.device for record in results.records}))))
+
+
+def savings(results: Results) -> tuple[str, ...]:
+    """Where cells were computed in less memory, a sentence for each victim and way."""
+    ways = [(arm.victim, record.savings) for arm in results.arms for record in arm.records.values()]
+    return tuple(
+        f"{ways.count((victim, way))} of {sum(name == victim for name, _ in ways)} cells of {victim} were computed in "
+        f"less memory: {' and '.join(way)}. Patch, budget and data type were not changed, so numbers differ by "
+        "rounding at most."
+        for victim, way in sorted(set(ways))
+        if way
+    )
 
 
 def mixed(results: Results) -> str:
@@ -110,7 +123,7 @@ def repetition(results: Results) -> Repetition:
             f"Relative paths, {', '.join(relative)}, start from the folder in which the command is given. The run was "
             "started in the one that holds runs/, unless --runs said otherwise."
         )
-    handed = [name for name, victim in victims.items() if not victim.get("weights") and name not in results.training]
+    handed = [name for name, victim in victims.items() if not victim.get("weights") and not results.curves(name)]
     if handed:
         notes.append(
             f"No training is on record of {', '.join(handed)}: a network that was handed over in Python is handed over "
