@@ -69,8 +69,8 @@ class _Row:
 
 FORMATS = (
     _Row("medadv", f"a folder with {checkpoint.WEIGHTS} and {checkpoint.CARD}", True, checkpoint.WEIGHTS),
-    _Row("MONAI bundle", "a folder with configs/metadata.json and models/", True, None, "bundle"),
-    _Row("nnU-Net", "a folder with plans.json, dataset.json and fold_*/", True, "checkpoint*.pth", "nnunet"),
+    _Row("MONAI bundle", "a folder with configs/metadata.json and models/", True, None, "bundle.format"),
+    _Row("nnU-Net", "a folder with plans.json, dataset.json and fold_*/", True, "checkpoint*.pth", "nnunet.format"),
     _Row("program", "a .pt2 of torch.export, or TorchScript; trusted", False, "*", "exported"),
     _Row("weights", "one .safetensors, .pt, .pth or .ckpt", False, "*", "weights"),
 )

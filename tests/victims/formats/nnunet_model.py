@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medadv.victims.formats.nnunet_predictor import quiet
+from medadv.victims.formats.nnunet.predictor import quiet
 
 NAMES = {1: "edema", 2: "necrosis", 3: "enhancing tumor"}
 REGIONS = {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": [3]}

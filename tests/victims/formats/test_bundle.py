@@ -28,7 +28,7 @@ from medadv.attack.rng import Rng
 from medadv.errors import ConfigError, VictimError
 from medadv.labels import BRATS_2018, BRATS_2023, BRATS_2024, LabelScheme
 from medadv.victims.declared import Declared
-from medadv.victims.formats import bundle
+from medadv.victims.formats.bundle import format as bundle
 from medadv.victims.head import Sigmoid, Softmax
 from medadv.victims.normalize import ZScore
 from medadv.victims.segmentation import Segmenter, weights_digest

@@ -11,8 +11,8 @@ import torch
 from victims.formats.written_bundle import RELABEL, brats, described, of_tissues, scan, write
 
 from medadv.errors import VictimError
-from medadv.victims.formats import bundle
-from medadv.victims.formats.bundle_answer import Painting
+from medadv.victims.formats.bundle import format as bundle
+from medadv.victims.formats.bundle.answer import Painting
 
 # What is trusted
 

@@ -17,7 +17,7 @@ from medadv.attack.presets import ifgsm
 from medadv.attack.rng import Rng
 from medadv.errors import VictimError
 from medadv.victims.declared import Declared
-from medadv.victims.formats.nnunet import load, recognises
+from medadv.victims.formats.nnunet.format import load, recognises
 from medadv.victims.head import Sigmoid, Softmax
 from medadv.victims.normalize import ZScore
 from medadv.victims.segmentation import Segmenter, weights_digest

@@ -11,8 +11,8 @@ import pytest
 import torch
 from victims.formats.nnunet_model import FLAT, ISOTROPIC, REGIONAL, Recipe, volume
 
-from medadv.victims.formats.nnunet import load
-from medadv.victims.formats.nnunet_predictor import quiet
+from medadv.victims.formats.nnunet.format import load
+from medadv.victims.formats.nnunet.predictor import quiet
 
 own = pytest.importorskip("nnunetv2.inference.predict_from_raw_data")
 

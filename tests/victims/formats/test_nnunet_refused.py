@@ -17,7 +17,7 @@ from victims.formats.nnunet_model import REGIONAL
 from medadv.errors import ConfigError, MedadvError, VictimError
 from medadv.labels import MSD_TASK01
 from medadv.victims.declared import Declared
-from medadv.victims.formats.nnunet import load, recognises
+from medadv.victims.formats.nnunet.format import load, recognises
 from medadv.victims.networks import Architecture
 
 pytest.importorskip("nnunetv2")

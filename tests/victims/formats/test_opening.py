@@ -121,9 +121,6 @@ UNKNOWN: dict[str, tuple[Callable[[Path], Path], str]] = {
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_nobody_recognises_is_told_with_what_each_format_needs(own: Path, name: str) -> None:
-    if name == "weights without a card":  # a folder: asked for what the other formats know of folders
-        pytest.importorskip("medadv.victims.formats.bundle")
-        pytest.importorskip("medadv.victims.formats.nnunet")
     make, words = UNKNOWN[name]
     with pytest.raises(VictimError) as refusal:
         open_victim(make(own.parent))

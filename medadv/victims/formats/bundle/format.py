@@ -19,19 +19,19 @@ from torch import nn
 from medadv.errors import ConfigError, VictimError
 from medadv.victims.declared import Declared
 from medadv.victims.formats import exported
-from medadv.victims.formats.bundle_answer import head_of, modalities_of, only_name
-from medadv.victims.formats.bundle_config import TRUST, Config, read_mapping
-from medadv.victims.formats.bundle_deployed import BundlePrediction
-from medadv.victims.formats.bundle_inverse import turning_back
-from medadv.victims.formats.bundle_postprocessing import (
+from medadv.victims.formats.bundle.answer import head_of, modalities_of, only_name
+from medadv.victims.formats.bundle.config import TRUST, Config, read_mapping
+from medadv.victims.formats.bundle.deployed import BundlePrediction
+from medadv.victims.formats.bundle.inverse import turning_back
+from medadv.victims.formats.bundle.postprocessing import (
     Postprocessing,
     Transform,
     postprocessing,
     without_writing,
 )
-from medadv.victims.formats.bundle_steps import LOADING, RULES, preprocessing, spelled
-from medadv.victims.formats.bundle_trusted import Trusted
-from medadv.victims.formats.bundle_windows import axes_of_space, windows
+from medadv.victims.formats.bundle.steps import LOADING, RULES, preprocessing, spelled
+from medadv.victims.formats.bundle.trusted import Trusted
+from medadv.victims.formats.bundle.windows import axes_of_space, windows
 from medadv.victims.formats.weights import fit_state, read_state
 from medadv.victims.head import Head, Sigmoid
 from medadv.victims.networks import NETWORKS, Architecture, build_network

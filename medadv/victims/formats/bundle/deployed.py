@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from medadv.errors import VictimError
-from medadv.victims.formats.bundle_postprocessing import Data, Postprocessing, Transform
+from medadv.victims.formats.bundle.postprocessing import Data, Postprocessing, Transform
 from medadv.victims.head import Head, Sigmoid
 from medadv.victims.preprocess import Affine
 

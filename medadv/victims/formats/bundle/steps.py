@@ -25,7 +25,7 @@ from monai.transforms import (
 )
 
 from medadv.victims.crop import CenterSpatialCrop, CropForeground, DivisiblePad, Pad
-from medadv.victims.formats.bundle_config import Component, Config
+from medadv.victims.formats.bundle.config import Component, Config
 from medadv.victims.normalize import Standard, ZScore
 from medadv.victims.preprocess import Step
 from medadv.victims.ranges import MinMax, Percentiles, ScaleRange

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from medadv.errors import VictimError
-from medadv.victims.formats.bundle_config import Config
+from medadv.victims.formats.bundle.config import Config
 
 _FAILURES = (ImportError, NameError, AttributeError, LookupError, TypeError, ValueError, RuntimeError, OSError)
 

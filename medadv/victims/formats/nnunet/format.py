@@ -21,9 +21,9 @@ from medadv.errors import ConfigError, VictimError
 from medadv.labels import LabelScheme
 from medadv.victims.combine import Mean, Mirrored, passes
 from medadv.victims.declared import Declared
-from medadv.victims.formats.nnunet_folder import Trained, read_folder, root_of
-from medadv.victims.formats.nnunet_predictor import NnUNetDeployed, quiet
-from medadv.victims.formats.nnunet_steps import preprocessing
+from medadv.victims.formats.nnunet.folder import Trained, read_folder, root_of
+from medadv.victims.formats.nnunet.predictor import NnUNetDeployed, quiet
+from medadv.victims.formats.nnunet.steps import preprocessing
 from medadv.victims.head import Head, Sigmoid, Softmax
 from medadv.victims.segmentation import Segmenter
 from medadv.victims.window import SlidingWindow

@@ -25,10 +25,10 @@ from torch import Tensor
 
 from medadv.errors import ConfigError, VictimError
 from medadv.labels import BACKGROUND, BRATS_2018
-from medadv.victims.formats.bundle_answer import Activation, Painting
-from medadv.victims.formats.bundle_config import Component, Config
-from medadv.victims.formats.bundle_inverse import Answers
-from medadv.victims.formats.bundle_steps import spelled
+from medadv.victims.formats.bundle.answer import Activation, Painting
+from medadv.victims.formats.bundle.config import Component, Config
+from medadv.victims.formats.bundle.inverse import Answers
+from medadv.victims.formats.bundle.steps import spelled
 from medadv.victims.head import Head
 
 Data = dict[Hashable, Any]

@@ -15,7 +15,7 @@ from medadv import vocabulary
 from medadv.errors import ConfigError, VictimError
 from medadv.labels import BACKGROUND, BRATS_2018, LabelScheme
 from medadv.victims.declared import Declared
-from medadv.victims.formats.bundle_config import Config
+from medadv.victims.formats.bundle.config import Config
 from medadv.victims.head import Head, Sigmoid, Softmax
 
 Activation = Literal["softmax", "sigmoid"]

@@ -8,7 +8,7 @@ from typing import Any
 from monai.inferers import Inferer, SimpleInferer, SlidingWindowInferer
 
 from medadv.errors import VictimError
-from medadv.victims.formats.bundle_config import Component, Config
+from medadv.victims.formats.bundle.config import Component, Config
 from medadv.victims.window import Inference, SlidingWindow, WholeVolume
 
 _SLIDING = ("roi_size", "overlap", "sw_batch_size", "mode", "sigma_scale")
