@@ -164,7 +164,14 @@ class Bench:
 
     def predict(self, x: Image) -> Int[Tensor, "*s"]:
         """The deployed answer, told in the data's numbers."""
-        return self.victim.head.scheme.translate(self.victim.predict(x)[0].cpu(), self.case.scheme)
+        return self._told(self.victim.predict(x))
+
+    def agreement(self, x: Image, answer: Int[Tensor, "*s"]) -> float:
+        """The share of voxels on which the way that is differentiated decides like the deployed answer to ``x``."""
+        return (self._told(self.victim.decided(x)) == answer).double().mean().item()
+
+    def _told(self, labels: Int[Tensor, "1 *s"]) -> Int[Tensor, "*s"]:
+        return self.victim.head.scheme.translate(labels[0].cpu(), self.case.scheme)
 
     def support(self, kind: Support) -> Bool[Tensor, "1 c *s"]:
         """Where voxels may change, by the study's rule.

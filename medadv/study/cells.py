@@ -143,7 +143,7 @@ class Cell:
             delivered=files,
             versions=versions(),
             effort=_effort(shown.adversarial, victim),
-            agreement=None if victim.deployed is None else victim.agreement(again),
+            agreement=None if victim.deployed is None else bench.agreement(again, fooled),
             savings=tuple(bench.contestant.savings),
             device=str(bench.device),
             fidelity=fidelity(bench.volume.x, delivered, bench.case.modalities),

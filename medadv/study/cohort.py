@@ -99,7 +99,7 @@ def gather(study: Study, folder: Path, names: Names, watch: Watch, alone: bool =
     def told(cases: Sequence[Case]) -> list[Case]:
         return [replace(names.renamed(case), fold=home.get(case.case)) for case in cases]
 
-    renamed = tuple(Fold(f.number, told(f.train), told(f.validate), told(f.test)) for f in folds)
+    renamed = tuple(Fold(f.number, told(f.train), told(f.validate), told(f.test), f.made) for f in folds)
     known = {names[case]: digest for case, digest in digests.items()}
     words = {name: names[name] for name in ids} | _file_names(cohort.cases, names)
     hidden = [Refusal(names[r.case], r.reason, names.disguised(r.message, words)) for r in refused]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from medadv.attack.relabel import CHANGED, EVERYWHERE, Fill, Grow, LeastLikely, Permute, Relabel, Shift, Turn, erase
 from medadv.labels import BACKGROUND
@@ -50,6 +50,13 @@ class Erase(_Goal):
     """Make a region vanish where it is."""
 
     erase: str
+
+    @field_validator("erase")
+    @classmethod
+    def _something(cls, region: str) -> str:
+        if region == BACKGROUND:
+            raise ValueError("background is what a region is erased into; to fill it, turn or grow another region")
+        return region
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -98,10 +98,13 @@ def _found(entry: Entry, terms: Terms) -> Segmenter | None:
     """A victim from Python, from the weights that the study names, or from an earlier training."""
     if entry.name in terms.given:
         given = terms.given[entry.name]
+        entry.check_from_outside("a network from Python", frozenset())
         return given if isinstance(given, Segmenter) else entry.declared.deployed(given)
     if entry.weights:
         for path in entry.weights:
-            entry.check_unseen(training_cases(path), training_patients(path))
+            seen = training_cases(path)
+            entry.check_from_outside(str(path), seen)
+            entry.check_unseen(seen, training_patients(path))
         return open_victim(entry.weights, entry.declared, trust=terms.trust)
     if (entry.folder / CARD).exists():
         entry.check_unseen(training_cases(entry.folder), training_patients(entry.folder))

@@ -64,6 +64,7 @@ class Plan:
     Attributes:
         lines: by victim, then by family of conditions.
         trained: victim → optimiser steps of trainings still to be done, over all folds.
+        finished: cells that lie in the run's folder; they are computed again only if what they rest on has changed.
         cases, patients: that are attacked; patients None where they are unknown.
         kept: bytes of delivered files that stay.
         family: how many comparisons the declared family has.
@@ -72,6 +73,7 @@ class Plan:
 
     lines: tuple[Line, ...]
     trained: dict[str, int]
+    finished: int
     cases: int
     patients: int | None
     kept: int
@@ -129,6 +131,7 @@ def plan(study: Study, machine: Machine, runs: Path, *, timed: bool = True) -> P
         return Plan(
             tuple(lines),
             trained,
+            _finished(runs / study.study, study, every),
             len(parts.test),
             _patients(parts.test),
             _kept(study, every, len(parts.test), volume),
@@ -140,7 +143,8 @@ def plan(study: Study, machine: Machine, runs: Path, *, timed: bool = True) -> P
 def told(plan: Plan) -> Iterator[str]:
     """A plan in lines for people."""
     units = f"{plan.patients} patients, {plan.cases} cases" if plan.patients else f"{plan.cases} cases"
-    yield f"{units}; {plan.cells} cells"
+    done = f", of which {plan.finished} are finished already" if plan.finished else ""
+    yield f"{units}; {plan.cells} cells{done}"
     for name, steps in plan.trained.items():
         yield f"  {name}: to be trained, {steps} steps"
     for line in plan.lines:
@@ -230,12 +234,19 @@ def _lines(
     for family, members in families.items():
         cells = len(members) * cases
         steps = sum(c.spec.attack(c.threat, (1.0, 1.0, 1.0)).steps for c in members if isinstance(c, Attacked)) * cases
-        scored = victim.answer_cost * (2 * cells)  # the file, and the voxels in memory
+        answers = 2 + (victim.deployed is not None)  # to the file, to the voxels in memory; how far both ways agree
+        scored = victim.answer_cost * (answers * cells)
         passes = victim.gradient_cost * steps + scored
         spent = None
         if speed is not None:  # a cell reads back what it wrote
-            spent = steps * speed.gradient + cells * (2 * speed.answer + speed.around)
+            spent = steps * speed.gradient + cells * (answers * speed.answer + speed.around)
         yield Line(name, family, cells, passes, spent)
+
+
+def _finished(folder: Path, study: Study, every: Sequence[Condition]) -> int:
+    """The records of these victims and conditions that lie there, a case once."""
+    places = [folder / "records" / victim / condition.name for victim in study.victims for condition in every]
+    return sum(len({path.name.split(".")[0] for path in place.glob("[!.]*.json")}) for place in places)
 
 
 def _patients(cases: Sequence[Case]) -> int | None:

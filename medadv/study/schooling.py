@@ -88,6 +88,22 @@ class Entry:
             )
         return tuple(Path(path.replace("{fold}", number)).expanduser() for path in every)
 
+    def check_from_outside(self, what: str, seen: Set[str]) -> None:
+        """Refuse a victim of a fold that medadv made, if nothing tells what it has seen: it cannot know such a fold.
+
+        Raises:
+            ConfigError: it may have seen any case of the fold.
+        """
+        if self.fold.made and not seen:
+            raise ConfigError(
+                f"the victim {self.name!r} cannot be one of a fold that this study made",
+                got=f"{what}, which does not say what it was trained on",
+                expected="victims that medadv trained, or folds that the data set declares",
+                cause="its training had folds of its own, and most cases would be scored by a model that has seen them",
+                advice="set split.folds to data, and declare the folds of that training in the data; or "
+                "leave out split.folds, and name the cases that it has not seen in split.test",
+            )
+
     def check_unseen(self, voxels: Set[str], patients: Set[str] = frozenset()) -> None:
         """Refuse weights that have seen what they would be tested on.
 

@@ -31,12 +31,14 @@ class Fold:
         number: of a cross-validation's fold, from 0; None without one.
         train, validate: what its victims learn from, and are chosen by.
         test: what they are attacked on, and have not seen.
+        made: whether medadv made the fold, so that nobody outside can have trained by it.
     """
 
     number: int | None
     train: Sequence[Case]
     validate: Sequence[Case]
     test: Sequence[Case]
+    made: bool = False
 
 
 def divide(
@@ -63,11 +65,14 @@ def divide(
     patients = {names[c.case]: names[c.patient] for c in cases if c.patient}
     learnt |= {patients[name] for name, role in roles.items() if name in patients and role in ("train", "validate")}
     homes = {patients[name]: role for name, role in roles.items() if name in patients}
+    declared = {names[case.case]: role for role, case in _declared_folds(cases)} if split.folds == "data" else {}
     for name in (names[case.case] for case in cases):
         if name in roles:
             continue
         if split.folds is None:
             new = "test" if split.test == "rest" and patients.get(name) not in learnt else "unused"
+        elif split.folds == "data":  # a victim from outside may have seen the case: only its own fold has not
+            new = declared[name]
         else:  # a scan of a patient stays with the patient; a new patient is new to every fold
             new = homes.get(patients.get(name, ""), "fold 0")
         roles[name] = new
@@ -93,13 +98,17 @@ def _memory(path: Path, asked: Mapping[str, object]) -> tuple[dict[str, str], se
 def _first(split: Split, seed: int, cases: Sequence[Case], refused: Set[str]) -> list[tuple[str, Case]]:
     if split.folds is None:
         return _parts(split, seed, cases, refused)
-    patients = _patients(cases)
     if split.folds == "data":
-        return [(f"fold {_declared(patient, own)}", case) for patient, own in patients.items() for case in own]
+        return _declared_folds(cases)
+    patients = _patients(cases)
     if split.folds > len(patients):
         raise ConfigError("there are more folds than patients", got=split.folds, expected=f"at most {len(patients)}")
     order = _ordered(patients, seed)
     return [(f"fold {i % split.folds}", case) for i, patient in enumerate(order) for case in patients[patient]]
+
+
+def _declared_folds(cases: Sequence[Case]) -> list[tuple[str, Case]]:
+    return [(f"fold {_declared(patient, own)}", case) for patient, own in _patients(cases).items() for case in own]
 
 
 def _declared(patient: str, cases: Sequence[Case]) -> int:
@@ -128,7 +137,7 @@ def _fold(role: str, with_role: Mapping[str, Sequence[Case]], split: Split, seed
         )
     held = {case.case for patient in order[: split.validate_] for case in patients[patient]}
     train, validate = ([c for c in others if (c.case in held) == chosen] for chosen in (False, True))
-    return Fold(_number(role), train, validate, with_role[role])
+    return Fold(_number(role), train, validate, with_role[role], made=split.folds != "data")
 
 
 def _number(role: str) -> int:

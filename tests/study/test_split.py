@@ -95,3 +95,18 @@ def test_folds_stand_alone(also: dict[str, object]) -> None:
 def test_too_few_patients_are_told(tmp_path: Path, asked: dict[str, int], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         divided(tmp_path, cases([1, 2, 3, 4]), **asked)
+
+
+def test_a_case_found_later_joins_the_fold_that_the_data_declare(tmp_path: Path) -> None:
+    """Its victim may come from outside, and only the one of that fold has not seen it."""
+    said = {0: 0, 1: 0, 2: 1, 3: 1}
+    divided(tmp_path, cases([0, 1, 2], 1, folds=said), folds="data")
+    after = divided(tmp_path, cases([0, 1, 2, 3], 1, folds=said), folds="data")
+    assert {c.patient: fold.number for fold in after for c in fold.test} == {f"p{p}": f for p, f in said.items()}
+
+
+def test_a_fold_says_whether_it_was_made(tmp_path: Path) -> None:
+    said = {0: 0, 1: 1, 2: 0}
+    assert {fold.made for fold in divided(tmp_path / "a", cases([0, 1, 2]), folds=2)} == {True}
+    assert {fold.made for fold in divided(tmp_path / "b", cases([0, 1, 2], folds=said), folds="data")} == {False}
+    assert not divided(tmp_path / "c", cases([0, 1, 2]))[0].made
