@@ -229,7 +229,7 @@ def _lines(
         families.setdefault(condition.presented.family, []).append(condition)
     for family, members in families.items():
         cells = len(members) * cases
-        steps = sum(c.spec.attack(c.threat, (1.0, 1.0, 1.0)).steps for c in members if isinstance(c, Attacked)) * cases
+        steps = sum(c.spec.steps for c in members if isinstance(c, Attacked)) * cases
         scored = victim.answer_cost * (2 * cells)  # the file, and the voxels in memory
         passes = victim.gradient_cost * steps + scored
         spent = None
