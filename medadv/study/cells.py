@@ -130,7 +130,8 @@ class Cell:
         )
         if pictured:
             views = Views(bench.volume.x, delivered, bench.truth, bench.answer, fooled)
-            save_slices(bench.folder.volume(*self.place), views, bench.volume, bench.case.scheme)
+            support = bench.support(self.condition.reach.kind)[0].cpu()
+            save_slices(bench.folder.volume(*self.place), views, bench.volume, bench.case.scheme, support)
         radii, size = self._extent(again)
         record = Record(
             key=self.key,
