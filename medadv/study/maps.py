@@ -42,9 +42,13 @@ def read_map(path: Path, volume: Volume) -> tuple[Int[Tensor, "*s"], str]:
         labels = read_label(path, volume, volume.case.scheme)
     except CaseError as error:
         problem = error.problem.removeprefix(f"[{error.reason}] ")
-        told = {"got": error.details["got"], "expected": error.details["expected"]}
-        advice = error.details["try"] or "a given map has the case's grid and the data's label numbers"
-        raise CaseError(error.reason, f"the given map {path.name}: {problem}", **told, advice=advice) from error
+        raise CaseError(
+            error.reason,
+            f"the given map {path.name}: {problem}",
+            got=error.details["got"],
+            expected=error.details["expected"],
+            advice=error.details["try"] or "a given map has the case's grid and the data's label numbers",
+        ) from error
     digest = label_digest(replace(volume, truth=labels))
     assert digest is not None  # there is a map
     return labels, digest
