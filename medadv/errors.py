@@ -109,6 +109,7 @@ class Reason(StrEnum):
     MISSING_MASK = "missing_mask"
     MASK_GRID = "mask_grid"
     MASK_EMPTY = "mask_empty"
+    GIVEN_MAP = "given_map"
     BUDGET_NOT_STORABLE = "budget_not_storable"
     GRADIENT_NOT_FINITE = "gradient_not_finite"
     VICTIM_FAILED = "victim_failed"
@@ -143,6 +144,7 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.MISSING_MASK: "the mask that the case names has no file, or the case names none",
     Reason.MASK_GRID: "the mask does not lie on the image's grid",
     Reason.MASK_EMPTY: "the mask marks nothing",
+    Reason.GIVEN_MAP: "an attack draws given maps, and the folder holds none for this case, or several",
     Reason.BUDGET_NOT_STORABLE: "the budget is smaller than the step of the integer container that was asked for",
     Reason.GRADIENT_NOT_FINITE: "the victim's gradient is NaN or infinite on this case",
     Reason.VICTIM_FAILED: "the victim cannot answer this case: its size, or what it holds",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -12,7 +12,7 @@ from medadv.attack.losses import LOSSES
 from medadv.attack.objective import Labels
 from medadv.attack.presets import fgsm, ifgsm, mifgsm, pgd, tifgsm
 from medadv.attack.threat import Threat
-from medadv.study.goals import Goal
+from medadv.study.goals import Goal, LabelMap
 from medadv.study.specified import Specified, distinct, readable_budgets
 
 _ELSEWHERE = ("budgets", "modalities")
@@ -36,6 +36,16 @@ class _AttackSpec(Specified):
     def tissues(self) -> tuple[str, ...]:
         """What it names that must be tissues."""
         return ()
+
+    @property
+    def axes(self) -> int | None:
+        """The number of axes that it names an amount for, each; None where it names none."""
+        return None
+
+    @property
+    def draws(self) -> str | None:
+        """The folder of the maps that it wants drawn, if it is given maps."""
+        return None
 
     @property
     def told(self) -> str:
@@ -87,13 +97,14 @@ class Fgsm(_Untargeted):
     """One step of the whole budget."""
 
     preset: Literal["fgsm"]
+    steps: ClassVar[int] = 1
 
     @property
     def title(self) -> str:
         """For people."""
         return f"FGSM{self.told}"
 
-    def attack(self, threat: Threat, spacing: Sequence[float]) -> Attack:  # noqa: ARG002
+    def attack(self, threat: Threat, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:  # noqa: ARG002
         """The attack in a threat, on a grid of this spacing (mm)."""
         return fgsm(threat, LOSSES[self.loss], labels=self.labels, region=self.region)
 
@@ -110,7 +121,7 @@ class Ifgsm(_Untargeted):
         """For people."""
         return f"i-FGSM, {self.steps} steps{self.told}"
 
-    def attack(self, threat: Threat, spacing: Sequence[float]) -> Attack:  # noqa: ARG002
+    def attack(self, threat: Threat, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:  # noqa: ARG002
         """The attack in a threat, on a grid of this spacing (mm)."""
         return ifgsm(threat, self.steps, LOSSES[self.loss], self.size, labels=self.labels, region=self.region)
 
@@ -138,9 +149,23 @@ class Tifgsm(_AttackSpec):
         """What its goal names that must be tissues."""
         return self.goal.tissues
 
-    def attack(self, threat: Threat, spacing: Sequence[float]) -> Attack:
-        """The attack in a threat, on a grid of this spacing (mm)."""
-        relabel, loss = self.goal.relabel(spacing), LOSSES[self.loss]
+    @property
+    def axes(self) -> int | None:
+        """Those of its goal."""
+        return self.goal.axes
+
+    @property
+    def draws(self) -> str | None:
+        """The folder of its goal's maps."""
+        return self.goal.draws
+
+    def settings(self) -> dict[str, Any]:
+        """Its goal's among them."""
+        return {**super().settings(), "goal": self.goal.settings()}
+
+    def attack(self, threat: Threat, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:
+        """The attack in a threat, on a grid of this spacing (mm), for a case with this given map."""
+        relabel, loss = self.goal.relabel(spacing, given), LOSSES[self.loss]
         return tifgsm(threat, relabel, self.steps, loss, self.size, labels=self.labels, follow=self.goal.follow)
 
 
@@ -156,7 +181,7 @@ class Mifgsm(_Untargeted):
         """For people."""
         return f"MI-FGSM, {self.steps} steps{self.told}"
 
-    def attack(self, threat: Threat, spacing: Sequence[float]) -> Attack:  # noqa: ARG002
+    def attack(self, threat: Threat, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:  # noqa: ARG002
         """The attack in a threat, on a grid of this spacing (mm)."""
         return mifgsm(threat, self.steps, self.decay, LOSSES[self.loss], labels=self.labels, region=self.region)
 
@@ -173,7 +198,7 @@ class Pgd(_Untargeted):
         """For people."""
         return f"PGD, {self.steps} steps{self.told}"
 
-    def attack(self, threat: Threat, spacing: Sequence[float]) -> Attack:  # noqa: ARG002
+    def attack(self, threat: Threat, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:  # noqa: ARG002
         """The attack in a threat, on a grid of this spacing (mm)."""
         return pgd(threat, self.steps, LOSSES[self.loss], self.size, labels=self.labels, region=self.region)
 

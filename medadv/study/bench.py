@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +20,7 @@ from medadv.errors import CaseError, Reason, RunError
 from medadv.study.conditions import Image
 from medadv.study.folder import RunFolder
 from medadv.study.inputs import Digests, digests_of, read_labelled
+from medadv.study.maps import GivenMap, read_map
 from medadv.study.records import digest
 from medadv.victims.head import Head
 from medadv.victims.segmentation import Segmenter, weights_digest
@@ -70,11 +72,19 @@ class Bench:
     Voxels lie on the victim's device, answers in the computer's own memory.
     """
 
-    def __init__(self, folder: RunFolder, contestant: Contestant, case: Case, digests: Digests) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        contestant: Contestant,
+        case: Case,
+        digests: Digests,
+        maps: Mapping[str, GivenMap] = MappingProxyType({}),
+    ) -> None:
         self.folder = folder
         self.contestant = contestant
         self.case = case
         self.digests = digests
+        self.maps = maps
         self.stored: dict[str, Image] = {}
         self._supports: dict[Support, Bool[Tensor, "1 c *s"]] = {}
 
@@ -156,6 +166,21 @@ class Bench:
         """The expert's labels in the data's numbers."""
         assert self.volume.truth is not None  # read_labelled
         return self.volume.truth
+
+    def given(self, folder: str) -> Int[Tensor, "1 *s"]:
+        """The map that a folder gives for this case, in the victim's numbers.
+
+        Raises:
+            RunError: it is not what it was when the study began.
+        """
+        labels, found = read_map(self.maps[folder].path, self.volume)
+        if found != self.maps[folder].digest:
+            raise RunError(
+                f"the given map of {self.case.case} has changed since the study began",
+                cause="its file was written anew while the study ran",
+                advice="run the same command again: it is then another map",
+            )
+        return self.case.scheme.translate(labels, self.victim.head.scheme)[None].to(self.device)
 
     @cached_property
     def answer(self) -> Int[Tensor, "*s"]:

@@ -39,9 +39,11 @@ class Cell:
     @cached_property
     def inputs(self) -> dict[str, Any]:
         """Everything that could change the numbers of this cell: no path, no time, no family of comparisons."""
+        folder = self.condition.draws
         return {
             "voxels": self.bench.digests.voxels,
             "label": self.bench.digests.label,
+            **({} if folder is None else {"given_map": self.bench.maps[folder].digest}),
             **self.bench.contestant.identity(self.bench.case.case),
             "condition": self.condition.settings(),
             "regions": list(self.regions),
@@ -128,7 +130,8 @@ class Cell:
         )
         if pictured:
             views = Views(bench.volume.x, delivered, bench.truth, bench.answer, fooled)
-            save_slices(bench.folder.volume(*self.place), views, bench.volume, bench.case.scheme)
+            support = bench.support(self.condition.reach.kind)[0].cpu()
+            save_slices(bench.folder.volume(*self.place), views, bench.volume, bench.case.scheme, support)
         radii, size = self._extent(again)
         record = Record(
             key=self.key,
@@ -158,9 +161,10 @@ class Cell:
         rng = Rng.seeded(self.seed, [bench.digests.voxels]).fork(digest(self.condition.settings()))
         truth = bench.case.scheme.translate(bench.truth, victim.head.scheme)
         support = bench.support(self.condition.reach.kind)
-        spacing, modalities = bench.volume.spacing, bench.case.modalities
+        spacing, modalities, folder = bench.volume.spacing, bench.case.modalities, self.condition.draws
+        given = None if folder is None else bench.given(folder)
         return self.condition.show(
-            Scene(victim, bench.x, truth[None].to(bench.device), rng, bench.stored, support, modalities, spacing)
+            Scene(victim, bench.x, truth[None].to(bench.device), rng, bench.stored, support, modalities, spacing, given)
         )
 
     def _deliver(self, shown: Shown) -> tuple[Float[Tensor, "c *s"], dict[str, str]]:

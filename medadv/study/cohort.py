@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medadv.data.brats import GRADES
@@ -13,6 +13,7 @@ from medadv.data.census import ENDING
 from medadv.errors import ConfigError, Reason
 from medadv.labels import LabelScheme
 from medadv.study.inputs import Digests, examine
+from medadv.study.maps import GivenMap, examine_maps
 from medadv.study.names import Names
 from medadv.study.progress import Watch
 from medadv.study.sources import PATHS, imported
@@ -34,6 +35,8 @@ class Parts:
         digests: case → the digests of its voxels and label.
         names: what ids are told as.
         words: ids and names of files → what messages tell them as.
+        own: case → the id that the data give it.
+        maps: case → folder → the label map that is to be drawn.
     """
 
     folds: tuple[Fold, ...]
@@ -43,6 +46,8 @@ class Parts:
     digests: Mapping[str, Digests]
     names: Names
     words: Mapping[str, str]
+    own: Mapping[str, str] = field(default_factory=dict)
+    maps: Mapping[str, Mapping[str, GivenMap]] = field(default_factory=dict)
 
     @property
     def test(self) -> Sequence[Case]:
@@ -103,7 +108,32 @@ def gather(study: Study, folder: Path, names: Names, watch: Watch, alone: bool =
     known = {names[case]: digest for case, digest in digests.items()}
     words = {name: names[name] for name in ids} | _file_names(cohort.cases, names)
     hidden = [Refusal(names[r.case], r.reason, names.disguised(r.message, words)) for r in refused]
-    return Parts(renamed, hidden, cohort.modalities, cohort.scheme, known, names, words)
+    own = {names[case]: case for case in digests}
+    return Parts(renamed, hidden, cohort.modalities, cohort.scheme, known, names, words, own)
+
+
+def with_maps(study: Study, parts: Parts, folder: Path, watch: Watch) -> Parts:
+    """The parts with the maps that the study's attacks are to draw; a case that lacks one is not attacked.
+
+    The split is not touched: it must not depend on which attacks a study names.
+
+    Raises:
+        ConfigError: a folder that does not exist, or maps for none of the cases.
+    """
+    folders = list(dict.fromkeys(spec.draws for spec in study.attacks.values() if spec.draws is not None))
+    if not folders:
+        return parts
+    maps, refused = examine_maps({parts.own[c.case]: c for c in parts.test}, folders, folder / "maps.json", watch)
+    hidden = [replace(refusal, message=parts.disguised(refusal.message)) for refusal in refused]
+    if not maps:
+        raise ConfigError(
+            "no case has a map that an attack could draw",
+            got="\n       ".join(refusal.message.splitlines()[0] for refusal in hidden[:3]),
+            expected="for each case a file that is called after its id, such as BraTS2021_00006.nii.gz",
+            advice="check goal.draw",
+        )
+    folds = tuple(replace(fold, test=[case for case in fold.test if case.case in maps]) for fold in parts.folds)
+    return replace(parts, folds=folds, refused=[*parts.refused, *hidden], maps=maps)
 
 
 def _check_strata(cohort: Cohort) -> None:

@@ -14,6 +14,7 @@ from medadv.attack.loop import Adversarial
 from medadv.attack.rng import Rng
 from medadv.attack.threat import Box, Linf
 from medadv.study.attacks import AttackSpec
+from medadv.study.goals import LabelMap
 from medadv.study.reach import Reach
 from medadv.study.records import Presented, Role
 from medadv.study.spec import Study
@@ -34,6 +35,7 @@ class Scene:
         support: where the study lets voxels change, ``(1, c, *s)``.
         modalities: what the channels of ``x`` are.
         spacing: the size of a voxel along each axis, in mm.
+        given: the map that the condition draws, in the victim's numbers; None where it draws none.
     """
 
     victim: Segmenter
@@ -44,6 +46,7 @@ class Scene:
     support: Bool[Tensor, "1 c *s"]
     modalities: tuple[str, ...]
     spacing: tuple[float, ...]
+    given: LabelMap | None = None
 
     def within(self, reach: Reach) -> Bool[Tensor, "1 c *s"]:
         """Where voxels may change."""
@@ -91,6 +94,11 @@ class Condition(Protocol):
         """The conditions whose stored voxels it is made from."""
         ...
 
+    @property
+    def draws(self) -> str | None:
+        """The folder of the given maps that its numbers follow from, if any."""
+        ...
+
     def settings(self) -> dict[str, Any]:
         """Everything that could change its numbers, as JSON."""
         ...
@@ -110,6 +118,7 @@ class Unchanged:
     threat: None = None
     reach: Reach = Reach()  # noqa: RUF009  (a frozen value)
     needs: tuple[str, ...] = ()
+    draws: None = None
 
     def settings(self) -> dict[str, Any]:
         """Nothing but its kind."""
@@ -127,6 +136,7 @@ class SignNoise:
     threat: Linf
     reach: Reach = Reach()  # noqa: RUF009  (a frozen value)
     needs: tuple[str, ...] = ()
+    draws: None = None
 
     @property
     def family(self) -> str:
@@ -182,6 +192,11 @@ class Permuted:
         return (self.of.name,)
 
     @property
+    def draws(self) -> str | None:
+        """The attack's."""
+        return self.of.draws
+
+    @property
     def presented(self) -> Presented:
         """What tables say of it."""
         shown = _presented("control", f"permuted {self.of.family}", f"{self.of.title}, permuted", self.threat)
@@ -223,6 +238,11 @@ class Attacked:
         return _presented("attack", self.family, self.title, self.threat)
 
     @property
+    def draws(self) -> str | None:
+        """The folder of its goal's maps."""
+        return self.spec.draws
+
+    @property
     def title(self) -> str:
         """For people."""
         return f"{self.spec.title}{self.reach.told}"
@@ -237,7 +257,7 @@ class Attacked:
 
     def show(self, scene: Scene) -> Shown:
         """What the attack found."""
-        attack = self.spec.attack(self.threat, scene.spacing)
+        attack = self.spec.attack(self.threat, scene.spacing, scene.given)
         support = scene.within(self.reach)
         adversarial = attack(scene.victim, scene.x, scene.truth, support=support, rng=scene.rng)
         return Shown(adversarial.x, adversarial)

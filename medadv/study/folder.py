@@ -172,6 +172,9 @@ def _public(content: dict[str, Any], names: Names) -> dict[str, Any]:
         for victim in content["victims"].values():
             if victim.get("weights") is not None:
                 victim["weights"] = "private"
+        for attack in content["attacks"].values():
+            if "draw" in attack.get("goal", {}):
+                attack["goal"]["draw"] = "private"
     return content
 
 

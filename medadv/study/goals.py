@@ -6,11 +6,28 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
+from jaxtyping import Int
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from torch import Tensor
 
-from medadv.attack.relabel import CHANGED, EVERYWHERE, Fill, Grow, LeastLikely, Permute, Relabel, Shift, Turn, erase
+from medadv.attack.relabel import (
+    CHANGED,
+    EVERYWHERE,
+    Draw,
+    Fill,
+    Grow,
+    LeastLikely,
+    Permute,
+    Relabel,
+    Shift,
+    Turn,
+    erase,
+)
 from medadv.labels import BACKGROUND
 from medadv.study.specified import Specified
+
+LabelMap = Int[Tensor, "1 *s"]
+"""A map given for the case, in the victim's numbers."""
 
 _WHERE = "which voxels count: changed, everywhere, or a region or tissue"
 
@@ -30,6 +47,20 @@ class _Goal(Specified):
     def follow(self) -> bool:
         """Whether the wanted labels follow the current answer."""
         return False
+
+    @property
+    def axes(self) -> int | None:
+        """The number of axes that it names an amount for, each; None where it names none."""
+        return None
+
+    @property
+    def draws(self) -> str | None:
+        """The folder of the maps that it wants drawn, if it is given maps."""
+        return None
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that could change its numbers, as JSON."""
+        return self.model_dump(mode="json")
 
 
 class _Placed(_Goal):
@@ -63,7 +94,7 @@ class Erase(_Goal):
         """The region."""
         return (self.erase,)
 
-    def relabel(self, spacing: Sequence[float]) -> Relabel:  # noqa: ARG002
+    def relabel(self, spacing: Sequence[float], given: LabelMap | None = None) -> Relabel:  # noqa: ARG002
         """As the objective understands it."""
         return erase(self.erase)
 
@@ -82,7 +113,7 @@ class TurnInto(_Goal):
         """The region and the tissue."""
         return (self.turn, self.into)
 
-    def relabel(self, spacing: Sequence[float]) -> Relabel:  # noqa: ARG002
+    def relabel(self, spacing: Sequence[float], given: LabelMap | None = None) -> Relabel:  # noqa: ARG002
         """As the objective understands it."""
         return Turn(self.turn, self.into)
 
@@ -100,7 +131,7 @@ class FillWith(_Placed):
         """The tissue, and the region that says where."""
         return (self.fill, *self.placed)
 
-    def relabel(self, spacing: Sequence[float]) -> Relabel:  # noqa: ARG002
+    def relabel(self, spacing: Sequence[float], given: LabelMap | None = None) -> Relabel:  # noqa: ARG002
         """As the objective understands it."""
         return Fill(self.fill, self.where)
 
@@ -124,7 +155,7 @@ class ToLeastLikely(_Placed):
         """Whether the least likely class is found anew at each step."""
         return self.least_likely == "each step"
 
-    def relabel(self, spacing: Sequence[float]) -> Relabel:  # noqa: ARG002
+    def relabel(self, spacing: Sequence[float], given: LabelMap | None = None) -> Relabel:  # noqa: ARG002
         """As the objective understands it."""
         return LeastLikely(self.where)
 
@@ -157,7 +188,7 @@ class PermuteTissues(_Placed):
         """The tissues of a given permutation."""
         return tuple(self.permute) if isinstance(self.permute, dict) else ()
 
-    def relabel(self, spacing: Sequence[float]) -> Relabel:  # noqa: ARG002
+    def relabel(self, spacing: Sequence[float], given: LabelMap | None = None) -> Relabel:  # noqa: ARG002
         """As the objective understands it."""
         into = self.permute if isinstance(self.permute, dict) else None
         return Permute(into, background=self.background, where=self.where)
@@ -187,7 +218,7 @@ class GrowBy(_Placed):
         """The region, the tissue, and the region that says where."""
         return (self.grow, *([self.into] if self.into else []), *self.placed)
 
-    def relabel(self, spacing: Sequence[float]) -> Relabel:
+    def relabel(self, spacing: Sequence[float], given: LabelMap | None = None) -> Relabel:  # noqa: ARG002
         """As the objective understands it; millimetres become the whole voxels that they hold."""
         if self.mm is None:
             assert self.voxels is not None  # _one_reach
@@ -213,13 +244,48 @@ class ShiftBy(_Placed):
         """The region, what is left behind, and the region that says where."""
         return (self.shift, self.behind, *self.placed)
 
-    def relabel(self, spacing: Sequence[float]) -> Relabel:  # noqa: ARG002
+    @property
+    def axes(self) -> int | None:
+        """Those of its vector."""
+        return len(self.by)
+
+    def relabel(self, spacing: Sequence[float], given: LabelMap | None = None) -> Relabel:  # noqa: ARG002
         """As the objective understands it."""
         return Shift(self.shift, self.by, self.behind, self.where)
 
     def __str__(self) -> str:
         left = "" if self.behind == BACKGROUND else f" leaving {self.behind}"
         return f"shift {self.shift} by {' '.join(f'{n:+d}' for n in self.by)} voxels{left}{self.there}"
+
+
+class DrawGiven(_Placed):
+    """Make the victim see a given label map: of each case, the one that bears its id in a folder."""
+
+    draw: str = Field(
+        min_length=1, description="a folder: for each case <id>.nii.gz (.nii, .nrrd, .mha), in the data's numbers"
+    )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The region that says where."""
+        return self.placed
+
+    @property
+    def draws(self) -> str | None:
+        """The folder."""
+        return self.draw
+
+    def settings(self) -> dict[str, Any]:
+        """Without the folder, which is private: the digest of a case's map is told beside these."""
+        return {**super().settings(), "draw": "given maps"}
+
+    def relabel(self, spacing: Sequence[float], given: LabelMap | None = None) -> Relabel:  # noqa: ARG002
+        """As the objective understands it."""
+        assert given is not None  # whoever asks a goal that draws brings the map
+        return Draw(given, self.where)
+
+    def __str__(self) -> str:
+        return f"draw given maps{self.there}"
 
 
 _KINDS: dict[str, type[_Goal]] = {
@@ -230,6 +296,7 @@ _KINDS: dict[str, type[_Goal]] = {
     "permute": PermuteTissues,
     "grow": GrowBy,
     "shift": ShiftBy,
+    "draw": DrawGiven,
 }
 
 
@@ -248,7 +315,8 @@ Goal = Annotated[
     | Annotated[ToLeastLikely, Tag("ToLeastLikely")]
     | Annotated[PermuteTissues, Tag("PermuteTissues")]
     | Annotated[GrowBy, Tag("GrowBy")]
-    | Annotated[ShiftBy, Tag("ShiftBy")],
+    | Annotated[ShiftBy, Tag("ShiftBy")]
+    | Annotated[DrawGiven, Tag("DrawGiven")],
     Discriminator(
         _kind,
         custom_error_type="goal",

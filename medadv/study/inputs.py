@@ -44,7 +44,7 @@ def examine(cases: Sequence[Case], memory: Path, watch: Watch) -> tuple[dict[str
     kept: dict[str, Digests] = {}
     watch.task("read", len(cases))
     for case in cases:
-        stamp = _stamp(case)
+        stamp = stamp_of(case)
         watch.step()
         try:
             digests = remembered.get(stamp) or digests_of(read_labelled(case))
@@ -74,9 +74,9 @@ def digests_of(volume: Volume) -> Digests:
     return Digests(content_digest(volume), label_digest(volume))
 
 
-def _stamp(case: Case) -> str:
-    """What a case's files are called, how large they are and when they changed: a digest, since names are private."""
-    files = [*case.images.values(), *(path for path in (case.label, case.mask) if path)]
+def stamp_of(case: Case, *others: Path) -> str:
+    """What a case's files (and others) are called, their size and time of change: a digest, since names are private."""
+    files = [*case.images.values(), *(path for path in (case.label, case.mask) if path), *others]
     facts: list[object] = [case.modalities, sorted(case.scheme.numbers.items())]
     facts += [case.grid] if case.grid else []
     for file in files:

@@ -233,7 +233,7 @@ def _lines(
         families.setdefault(condition.presented.family, []).append(condition)
     for family, members in families.items():
         cells = len(members) * cases
-        steps = sum(c.spec.attack(c.threat, (1.0, 1.0, 1.0)).steps for c in members if isinstance(c, Attacked)) * cases
+        steps = sum(c.spec.steps for c in members if isinstance(c, Attacked)) * cases
         answers = 2 + (victim.deployed is not None)  # to the file, to the voxels in memory; how far both ways agree
         scored = victim.answer_cost * (answers * cells)
         passes = victim.gradient_cost * steps + scored

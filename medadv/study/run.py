@@ -13,7 +13,7 @@ from medadv.data.case import Case, Refusal
 from medadv.errors import CaseError, ConfigError, RunError
 from medadv.study.bench import Bench, Contestant
 from medadv.study.cells import Cell
-from medadv.study.cohort import Parts, gather
+from medadv.study.cohort import Parts, gather, with_maps
 from medadv.study.conditions import Condition, conditions, primary_conditions
 from medadv.study.folder import RunFolder
 from medadv.study.gallery import Gallery
@@ -183,6 +183,7 @@ class _Stage:
         folder = RunFolder.open(study, runs, names)
         watch.say(f"study {study.study} in {folder.path}")
         parts = gather(study, folder.path, names, watch, alone=part is None)
+        parts = with_maps(study, parts, folder.path, watch)
         cases = parts.test if part is None else parts.test[part.index - 1 :: part.count]
         folder.release(None if part is None else [case.case for case in cases])
         for refusal in parts.refused:
@@ -206,7 +207,7 @@ class _Stage:
 
     def bench(self, contestant: Contestant, case: Case) -> Bench:
         """One case with one victim."""
-        return Bench(self.folder, contestant, case, self.parts.digests[case.case])
+        return Bench(self.folder, contestant, case, self.parts.digests[case.case], self.parts.maps.get(case.case, {}))
 
     def cells(self, bench: Bench) -> dict[str, Cell]:
         """Condition → cell of one case with one victim, each after those that it needs."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from medadv.atomic import write_atomically
@@ -51,7 +51,7 @@ class Slices:
         modalities: the names of the channels.
         numbers: tissue → stored label number.
         regions: region → its tissues.
-        sigma: one σ a modality, in stored units.
+        sigma: one σ a modality, in stored units; 0 where nothing of it may change.
         directions: where each axis points, e.g. ``("L", "P", "S")``.
     """
 
@@ -76,7 +76,13 @@ class Slices:
         return "all labelled tissue", [n for tissue, n in self.numbers.items() if tissue != BACKGROUND]
 
 
-def save_slices(folder: Path, views: Views, volume: Volume, scheme: LabelScheme) -> None:
+def save_slices(
+    folder: Path,
+    views: Views,
+    volume: Volume,
+    scheme: LabelScheme,
+    support: Bool[Tensor, "c x y z"] | None = None,
+) -> None:
     """Cut a plane across each axis, through what is worth seeing, and write them as ``slices.npz``.
 
     Args:
@@ -84,7 +90,9 @@ def save_slices(folder: Path, views: Views, volume: Volume, scheme: LabelScheme)
         views: what is cut.
         volume: the clean case, for its grid.
         scheme: what the numbers of the label maps mean.
+        support: the voxels whose σ is the unit of what changed; those that are not zero if left out.
     """
+    inside = views.clean != 0 if support is None else support
     position = _position(views)
     meaning = {"numbers": dict(scheme.numbers), "regions": dict(scheme.regions)}
     content: dict[str, np.ndarray] = {
@@ -93,7 +101,7 @@ def save_slices(folder: Path, views: Views, volume: Volume, scheme: LabelScheme)
         "spacing": np.array(volume.spacing),
         "position": np.array(position),
         "directions": np.array(nib.aff2axcodes(volume.affine)),  # type: ignore[no-untyped-call]
-        "sigma": np.array([float(m[m != 0].double().std(correction=0)) for m in views.clean]),
+        "sigma": np.array([_deviation(m[where]) for m, where in zip(views.clean, inside, strict=True)]),
     }
     volumes = {
         "clean": views.clean,
@@ -141,6 +149,10 @@ def read_slices(path: Path) -> Slices:
             cause="the file was edited, or the disk failed",
             advice="delete the folder of this case under volumes/ and run the same study again",
         ) from error
+
+
+def _deviation(voxels: Float[Tensor, "n"]) -> float:
+    return float(voxels.double().std(correction=0)) if voxels.numel() else 0.0
 
 
 def _position(views: Views) -> tuple[int, ...]:

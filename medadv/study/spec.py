@@ -33,6 +33,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RESERVED = ("clean", "identity", "noise", "permuted")
 """What conditions are called that are no attacks."""
 
+AXES = 3
+"""Of the images that pass the gate."""
+
 
 Number = Annotated[int, Field(ge=0)]
 
@@ -216,8 +219,8 @@ class Study(Specified):
         """Hold against the data what only the data can tell, before anything is trained.
 
         Raises:
-            ConfigError: a region or tissue that the labels do not have, a modality that the data does not have, or a
-                primary region that is not scored.
+            ConfigError: a region or tissue that the labels do not have, a modality that the data does not have, a goal
+                for images of another number of axes, or a primary region that is not scored.
             BudgetError: a budget for another number of modalities.
         """
         scored = self.regions or scheme.names
@@ -225,7 +228,13 @@ class Study(Specified):
             scheme.members(name)
         if strange := {t for attack in self.attacks.values() for t in attack.tissues} - set(scheme.numbers):
             raise ConfigError("only tissues are permuted", got=sorted(strange), expected=list(scheme.tissues))
-        for attack in self.attacks:
+        for attack, spec in self.attacks.items():
+            if spec.axes not in (None, AXES):
+                raise ConfigError(
+                    f"the goal of the attack {attack!r} is for images of another number of axes",
+                    got=f"{spec.axes} numbers",
+                    expected=f"{AXES}, one for each axis of the file",
+                )
             if unknown := set(self.modalities_of(attack) or ()) - set(modalities):
                 raise ConfigError(
                     f"the attack {attack!r} is to change modalities that the data does not have",

@@ -92,7 +92,7 @@ def test_millimetres_are_the_whole_voxels_that_they_hold() -> None:
 
 
 WRONG: dict[str, tuple[object, str]] = {
-    "no goal": ({}, "a goal has one of these keys: erase, turn, fill, least_likely, permute, grow, shift"),
+    "no goal": ({}, "a goal has one of these keys: erase, turn, fill, least_likely, permute, grow, shift, draw"),
     "a word": ("erase", "a goal has one of these keys"),
     "an unknown goal": ({"remove": "ET"}, "a goal has one of these keys"),
     "a key of another goal": ({"erase": "ET", "into": "oedema"}, "into: unknown key. The keys here are: erase"),
@@ -125,6 +125,9 @@ def test_a_goal_that_cannot_be_meant_is_told(goal: object, told: str) -> None:
         ({"shift": "brain", "by": [1, 0, 0]}, "'brain' is no region"),
         ({"permute": {"WT": "oedema", "oedema": "WT"}}, "only tissues are permuted"),
         ({"permute": {"fat": "oedema", "oedema": "fat"}}, "'fat' is no region"),
+        ({"draw": "maps", "where": "brain"}, "'brain' is no region"),
+        ({"shift": "ET", "by": [4]}, "another number of axes\n.*1 numbers\n.*expected: 3"),
+        ({"shift": "ET", "by": [4, 0, 0, 0]}, "another number of axes"),
     ],
 )
 def test_a_goal_that_the_labels_do_not_have_is_told(goal: object, told: str) -> None:

@@ -86,7 +86,8 @@ def montage(slices: Slices, region: str, title: str, scores: tuple[str, str]) ->
     side = max(_extent(slices, channel, across, plane) for across, plane in rows)
     inside = np.concatenate([image[channel][image[channel] != 0] for image in slices.clean])
     grey = {"cmap": "gray", "vmin": 0.0, "vmax": float(np.percentile(inside, 99.5)) if inside.size else 1.0}
-    changed = [(a - c)[channel] / slices.sigma[channel] for a, c in zip(slices.adversarial, slices.clean, strict=True)]
+    sigma = slices.sigma[channel] or 1.0  # a modality without a σ does not change
+    changed = [(a - c)[channel] / sigma for a, c in zip(slices.adversarial, slices.clean, strict=True)]
     limit = max(float(np.abs(change).max()) for change in changed) or 1.0
     shown = ((slices.clean, slices.predicted_clean), (slices.adversarial, slices.predicted_adversarial))
     with style():

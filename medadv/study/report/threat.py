@@ -9,6 +9,7 @@ from typing import Any
 from medadv.attack.budget import Budget
 from medadv.errors import RunError
 from medadv.study.report.numbers import budget, significant, spelled
+from medadv.study.report.provenance import without_folders
 from medadv.study.report.style import slug
 from medadv.study.report.tables import Cell, Column, Table
 from medadv.study.results import Arm, Results
@@ -126,8 +127,8 @@ def _untold(part: str, threat: Mapping[str, Any]) -> RunError:
 
 
 def settings(results: Results) -> tuple[tuple[str, str], ...]:
-    """The attacks as the study declares them: name and settings."""
-    return tuple((name, _flat(value)) for name, value in results.specification["attacks"].items())
+    """The attacks as the study declares them: name and settings, without the folders of given maps."""
+    return tuple((name, _flat(without_folders(value))) for name, value in results.specification["attacks"].items())
 
 
 def _flat(value: object) -> str:
