@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-QUARANTINED = 3
-"""The exit code of a run that finished, but left cases out."""
+from medadv.study import verbs
+from medadv.study.terminal import QUARANTINED, advice
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -71,7 +68,7 @@ def train(
     trust: Trust = False,
 ) -> None:
     """Train the victims of a study, and attack nothing."""
-    with _advice():
+    with advice():
         from rich.console import Console
 
         from medadv.study.machine import Machine
@@ -94,7 +91,7 @@ def plan(
     timed: Annotated[bool, typer.Option("--time/--no-time", help="Time one answer and one gradient.")] = True,
 ) -> None:
     """What a study would do: cells, passes, disk, time, and what its tests could show. Nothing is run."""
-    with _advice():
+    with advice():
         from medadv.study.load import load_study
         from medadv.study.machine import Machine
         from medadv.study.plan import plan, told
@@ -117,7 +114,7 @@ def attack(
     trust: Trust = False,
 ) -> None:
     """Attack one case, and draw a picture of what happened."""
-    with _advice():
+    with advice():
         from medadv.study.machine import Machine
         from medadv.study.single import attack_one, one_case
 
@@ -142,7 +139,7 @@ def export(
     runs: Runs = Path("runs"),
 ) -> None:
     """Lay out what a run delivered, under blind names, for a model that is elsewhere."""
-    with _advice():
+    with advice():
         from rich.console import Console
 
         from medadv.study.export import export
@@ -178,7 +175,7 @@ def score(
     runs: Runs = Path("runs"),
 ) -> None:
     """Take segmentations that came back into the tables, tests and report of the run, as one more victim."""
-    with _advice():
+    with advice():
         from rich.console import Console
 
         from medadv.study.load import load_study
@@ -199,7 +196,7 @@ def score(
 @app.command()
 def report(run: RunFolder) -> None:
     """Make the tables and the report of a run anew, from its folder alone."""
-    with _advice():
+    with advice():
         from medadv.study.run import finish
 
         outcome = finish(run)
@@ -213,10 +210,13 @@ def track(
     uri: Annotated[str | None, typer.Option(help="An MLflow store; mlflow.db beside runs/ if left out.")] = None,
 ) -> None:
     """Give MLflow a copy of a run, made from its folder alone. Twice makes no duplicate."""
-    with _advice():
+    with advice():
         from medadv.study.tracking import track
 
         typer.echo(f"MLflow: {track(run, uri)}")
+
+
+app.add_typer(verbs.app)
 
 
 def pipeline(name: str) -> Path:
@@ -239,7 +239,7 @@ def _run(
     tracked: bool,
     machine: tuple[str, str | None, bool] = ("auto", None, False),
 ) -> None:
-    with _advice():
+    with advice():
         from rich.console import Console
 
         from medadv.study.machine import Machine
@@ -263,18 +263,3 @@ def _tell_quarantined(cases: int) -> None:
     if cases:
         typer.echo(f"{cases} cases were left out; quarantine.json says why", err=True)
         raise typer.Exit(QUARANTINED)
-
-
-@contextmanager
-def _advice() -> Iterator[None]:
-    """A user's mistake ends in advice, not in a traceback."""
-    from medadv.errors import MedadvError
-
-    try:
-        yield
-    except MedadvError as error:
-        typer.echo(str(error), err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on from here", err=True)
-        sys.exit(130)

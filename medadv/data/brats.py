@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +50,7 @@ _LATE = {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f"}
 _CASE = re.compile(r"(.+)")
 _TIME_POINT = re.compile(r"(.+)-\d{3}")  # BraTS-GLI-NNNNN-TTT: TTT is one patient's time point
 
+_CHALLENGE = re.compile(r"BraTS-([A-Za-z]+)-")
 GRADES = ("HGG", "LGG")
 _MISNAMED = {"BraTS20_Training_355": "W39_1998.09.19_Segm.nii"}
 
@@ -120,11 +121,12 @@ def brats_cohort(root: str | Path, release: str = "2021", *, labelled: bool = Tr
     others are refused under their paths.
 
     Raises:
-        ConfigError: the release is unknown, or there is no case folder at all.
+        ConfigError: the release is unknown, there is no case folder at all, or cases of several challenges are mixed.
     """
     rules = _rules(release)
     root = Path(root)
     folders = sorted(_case_folders(root), key=lambda folder: (folder.name, folder))
+    _check_one_challenge([folder.name for folder in folders])
     census = Census(folder.name for folder in folders)
     for folder in folders:
         with census.at(folder.name, folder.relative_to(root).as_posix()):
@@ -143,6 +145,18 @@ def _rules(release: str) -> Release:
         return RELEASES[release]
     except KeyError:
         raise ConfigError("unknown BraTS release", got=release, expected=f"one of {list(RELEASES)}") from None
+
+
+def _check_one_challenge(names: Sequence[str]) -> None:
+    """Refuse a folder with, say, gliomas and meningiomas: one label scheme would be laid over both."""
+    found = sorted({match[1] for name in names if (match := _CHALLENGE.match(name))})
+    if len(found) > 1:
+        raise ConfigError(
+            "cases of several BraTS challenges lie in one folder",
+            got=[f"BraTS-{name}-…" for name in found],
+            expected="one challenge: their label numbers are not always the same",
+            advice="name the folder of one of them",
+        )
 
 
 def _misnamed(folder: Path, rules: Release, found: set[Path]) -> Path | None:

@@ -77,7 +77,7 @@ def gather(study: Study, folder: Path, names: Names, watch: Watch, alone: bool =
     """
     cohort = _named_plainly(imported(study.data, folder, study.seed, alone), names)
     if names.key is not None:
-        _check_strata(cohort)
+        check_strata(cohort)
     digests, refused = examine(cohort.cases, folder / "inputs.json", watch)
     refused = [*cohort.refused, *refused]
     usable = [case for case in cohort.cases if case.case in digests]
@@ -106,7 +106,7 @@ def gather(study: Study, folder: Path, names: Names, watch: Watch, alone: bool =
 
     renamed = tuple(Fold(f.number, told(f.train), told(f.validate), told(f.test), f.made) for f in folds)
     known = {names[case]: digest for case, digest in digests.items()}
-    words = {name: names[name] for name in ids} | _file_names(cohort.cases, names)
+    words = {name: names[name] for name in ids} | file_names(cohort.cases, names)
     hidden = [Refusal(names[r.case], r.reason, names.disguised(r.message, words)) for r in refused]
     own = {names[case]: case for case in digests}
     return Parts(renamed, hidden, cohort.modalities, cohort.scheme, known, names, words, own)
@@ -136,10 +136,13 @@ def with_maps(study: Study, parts: Parts, folder: Path, watch: Watch) -> Parts:
     return replace(parts, folds=folds, refused=[*parts.refused, *hidden], maps=maps)
 
 
-def _check_strata(cohort: Cohort) -> None:
+def check_strata(cohort: Cohort) -> None:
     """Strata are told as they are, beside pseudonyms: they must be groups, and no names of people.
 
     The grades of a release are known words. Of other words only their numbers can be judged.
+
+    Raises:
+        ConfigError: they are not.
     """
     members: dict[str, set[str]] = {}
     for case in cohort.cases:
@@ -161,7 +164,7 @@ def _check_strata(cohort: Cohort) -> None:
         )
 
 
-def _file_names(cases: Sequence[Case], names: Names) -> dict[str, str]:
+def file_names(cases: Sequence[Case], names: Names) -> dict[str, str]:
     """What files and series are called → case and modality: a list or a folder may call them after people.
 
     A name that several cases' files have says no more than the modality.

@@ -80,8 +80,10 @@ def stamp_of(case: Case, *others: Path) -> str:
     facts: list[object] = [case.modalities, sorted(case.scheme.numbers.items())]
     facts += [case.grid] if case.grid else []
     for file in files:
-        status = file.stat() if file.exists() else None
-        facts.append((str(file), status and status.st_size, status and status.st_mtime_ns))
+        # Of a folder with a DICOM series, the slices count: its own time tells nothing of a slice that is overwritten.
+        for part in (file, *(sorted(file.iterdir()) if file.is_dir() else ())):
+            status = part.stat() if part.exists() else None
+            facts.append((str(part), status and status.st_size, status and status.st_mtime_ns))
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 

@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from medadv.errors import ConfigError
 from medadv.plain_yaml import LARGEST, NO_YAML, parse
+from medadv.study.sources import Data
 from medadv.study.spec import Study
+
+_DATA: TypeAdapter[Data] = TypeAdapter(Data)
 
 
 def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
@@ -39,7 +42,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     if not isinstance(content, dict):
         raise ConfigError(f"{path.name} is no study", got=type(content).__name__, expected="keys and values")
     for override in overrides:
-        _put(content, override)
+        put(content, override)
     return as_study(content, path.name)
 
 
@@ -56,7 +59,25 @@ def as_study(content: dict[Any, Any], name: str = "the study") -> Study:
         raise ConfigError(f"{name} is not a study that can be run:\n  {faults}") from error
 
 
-def _put(content: dict[Any, Any], override: str) -> None:
+def as_data(content: dict[str, Any]) -> Data:
+    """Validate what stands under a study's ``data``.
+
+    Raises:
+        ConfigError: every fault, as ``as_study`` tells them.
+    """
+    try:
+        return _DATA.validate_python(content)
+    except ValidationError as error:
+        faults = "\n  ".join(_fault({**e, "loc": ("data", *e["loc"])}) for e in error.errors(include_url=False))
+        raise ConfigError(f"these are no data that can be imported:\n  {faults}") from error
+
+
+def put(content: dict[Any, Any], override: str) -> None:
+    """Put ``"a.b=value"``, the value in YAML, over what is there.
+
+    Raises:
+        ConfigError: no such override.
+    """
     key, given, text = override.partition("=")
     if not given or not key:
         raise ConfigError("an override is key=value", got=override, expected="for example data.root=/data/brats")

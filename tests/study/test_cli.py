@@ -22,7 +22,7 @@ from medadv.victims.head import Softmax
 from medadv.victims.networks import Architecture, build_network
 from medadv.victims.segmentation import Segmenter
 
-VERBS = ("demo", "run", "train", "plan", "attack", "export", "score", "report", "track")
+VERBS = ("demo", "run", "train", "plan", "check", "init", "doctor", "attack", "export", "score", "report", "track")
 
 
 def medadv(*arguments: object) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import stat
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from data.dicom_series import noise, write_series
 from hypothesis import given
 from hypothesis import strategies as st
 from study.small_study import Glow, contents, go, quarantine, small
@@ -20,7 +22,7 @@ from medadv.data.case import Case
 from medadv.errors import ConfigError, Reason, RunError
 from medadv.labels import BRATS_2018
 from medadv.study.cohort import Parts, gather
-from medadv.study.inputs import examine
+from medadv.study.inputs import _stamp, examine
 from medadv.study.names import Names
 from medadv.study.progress import Silent
 from medadv.study.run import run
@@ -173,6 +175,19 @@ def test_a_file_that_changed_is_read_again(own_three: Path, tmp_path: Path) -> N
     after, refused = examine(found, tmp_path / "memory.json", Silent())
     assert [(refusal.case, refusal.reason) for refusal in refused] == [(found[1].case, Reason.UNREADABLE)]
     assert len(after) == 2
+
+
+def test_a_slice_that_is_overwritten_is_read_again(tmp_path: Path) -> None:
+    """The time of a folder tells of files that come and go, not of what is in them."""
+    files = write_series(tmp_path / "series", noise())
+    series = files[0].parent
+    case = Case("a", None, {"t1": series}, None, BRATS_2018)
+    before = _stamp(case)
+    folder = series.stat()
+    files[3].write_bytes(files[3].read_bytes()[:-2] + b"\1\2")
+    os.utime(files[3], ns=(folder.st_atime_ns, folder.st_mtime_ns + 1))
+    os.utime(series, ns=(folder.st_atime_ns, folder.st_mtime_ns))
+    assert _stamp(case) != before
 
 
 # Names
