@@ -125,10 +125,23 @@ def mirrored(victim: Segmenter, axes: Sequence[int]) -> Segmenter:
     return replace(victim, network=Mirrored(victim.network, axes))
 
 
+def format_of(path: Path) -> str:
+    """What a model is called by its format, without running anything in it: a name of ``FORMATS``.
+
+    Raises:
+        VictimError: nothing there, or no format that is known.
+    """
+    return _row_of(path).name
+
+
 def _opened(path: Path, declared: Declared | None, trust: bool) -> Segmenter:
+    return _row_of(path).format().load(path, declared, trust)
+
+
+def _row_of(path: Path) -> _Row:
     for row in FORMATS:
         if row.recognises(path):
-            return row.format().load(path, declared, trust)
+            return row
     raise VictimError(
         "this is no model of a format that is known" if path.exists() else "there is no model at this path",
         got=_found(path),
