@@ -78,7 +78,7 @@ def _copies(survey: Survey) -> Iterator[Remark]:
     for one, other in combinations(survey.modalities, 2):
         same = [f for f in survey.facts if f.intensities[one].digest == f.intensities[other].digest]
         if same:
-            yield _of(survey, same, f"{one} and {other} hold the same voxels", "check which file shows what")
+            yield _of(survey, same, f"the same voxels in {one} and {other}", "check which file shows what")
 
 
 def _empty(survey: Survey) -> Iterator[Remark]:
@@ -86,7 +86,7 @@ def _empty(survey: Survey) -> Iterator[Remark]:
         without = [f for f in survey.facts if not f.labels.regions.get(name, f.labels.tissues.get(name))]
         if len(without) > MOSTLY_EMPTY * len(survey.facts):
             advice = "check that the declared label numbers are this data set's; the primary region is not to be this"
-            yield _of(survey, without, f"{name} is empty", advice)
+            yield _of(survey, without, f"no voxel of {name}", advice)
     blank = [f for f in survey.facts if not any(f.labels.tissues.values())]
     if blank:
         yield _of(survey, blank, "the label map is all background", "this is data, and scored: check that it is meant")
@@ -127,7 +127,7 @@ def _scales(survey: Survey) -> Iterator[Remark]:
             least, most = f"{min(ratios):.3g}", f"{max(ratios):.3g}"
             how = least if least == most else f"{least} to {most}"
             advice = "check the conversion; a budget in stored units means another thing there"
-            yield _of(survey, found, f"{name} has another scale: σ is {how} times the median", advice)
+            yield _of(survey, found, f"another scale of {name}: σ is {how} times the median", advice)
 
 
 def _ratio(value: float, middle: float) -> float:
@@ -139,7 +139,7 @@ def _negative(survey: Survey) -> Iterator[Remark]:
         found = [f for f in survey.facts if f.intensities[name].negative > 0.01]
         if found and name.lower() != "ct":
             advice = "if the files are normalised already, say so in the victims' normalise"
-            yield _of(survey, found, f"{name} has values below 0", advice)
+            yield _of(survey, found, f"values below 0 in {name}", advice)
 
 
 def _grids(survey: Survey) -> Iterator[Remark]:

@@ -74,14 +74,14 @@ def negative(root: Path) -> None:
 FAULTS: dict[str, tuple[Callable[[Path], None], str, tuple[str, ...]]] = {
     "a case twice": (copied, "the same voxels under 2 ids of different patients", (IDS[0], IDS[2])),
     "a label map twice": (copied_labels, "the same label map under 2 ids of different patients", (IDS[0], IDS[1])),
-    "a modality twice": (copied_modality, "t1 and flair hold the same voxels, in all 3 cases", ()),
-    "a tissue nowhere": (without_enhancing, "ET is empty, in all 3 cases", ()),
+    "a modality twice": (copied_modality, "the same voxels in t1 and flair, in all 3 cases", ()),
+    "a tissue nowhere": (without_enhancing, "no voxel of ET, in all 3 cases", ()),
     "a blank label map": (blank, "the label map is all background, in 1 of 3 cases", (IDS[1],)),
     "numbers exchanged": (exchanged, "necrosis lies outside the oedema, in all 3 cases", ()),
     "enhancing tissue alone": (apart, "most of the enhancing tissue touches no other tumour, in all 3 cases", ()),
     "a mask for a label": (filled, "the labels take more than half of the image, in 1 of 3 cases", (IDS[0],)),
-    "another scale": (scaled, "t2 has another scale", (IDS[2],)),
-    "values below 0": (negative, "flair has values below 0, in 1 of 3 cases", (IDS[0],)),
+    "another scale": (scaled, "another scale of t2: σ is", (IDS[2],)),
+    "values below 0": (negative, "values below 0 in flair, in 1 of 3 cases", (IDS[0],)),
 }
 
 
