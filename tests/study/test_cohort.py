@@ -22,7 +22,7 @@ from medadv.data.case import Case
 from medadv.errors import ConfigError, Reason, RunError
 from medadv.labels import BRATS_2018
 from medadv.study.cohort import Parts, gather
-from medadv.study.inputs import _stamp, examine
+from medadv.study.inputs import examine, stamp_of
 from medadv.study.names import Names
 from medadv.study.progress import Silent
 from medadv.study.run import run
@@ -182,12 +182,12 @@ def test_a_slice_that_is_overwritten_is_read_again(tmp_path: Path) -> None:
     files = write_series(tmp_path / "series", noise())
     series = files[0].parent
     case = Case("a", None, {"t1": series}, None, BRATS_2018)
-    before = _stamp(case)
+    before = stamp_of(case)
     folder = series.stat()
     files[3].write_bytes(files[3].read_bytes()[:-2] + b"\1\2")
     os.utime(files[3], ns=(folder.st_atime_ns, folder.st_mtime_ns + 1))
     os.utime(series, ns=(folder.st_atime_ns, folder.st_mtime_ns))
-    assert _stamp(case) != before
+    assert stamp_of(case) != before
 
 
 # Names
