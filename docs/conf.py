@@ -25,6 +25,8 @@ myst_heading_anchors = 3
 
 # The reference is made from the rooms' own docstrings: a new module appears by itself.
 autosummary_generate = True
+# Attributes of two classes may have one name: napoleon looks for it all the same, and finds both.
+suppress_warnings = ["ref.python"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_google_docstring = True

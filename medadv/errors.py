@@ -109,11 +109,13 @@ class Reason(StrEnum):
     MISSING_MASK = "missing_mask"
     MASK_GRID = "mask_grid"
     MASK_EMPTY = "mask_empty"
+    NO_SUPPORT = "no_support"
     GIVEN_MAP = "given_map"
     BUDGET_NOT_STORABLE = "budget_not_storable"
     GRADIENT_NOT_FINITE = "gradient_not_finite"
     VICTIM_FAILED = "victim_failed"
     OUT_OF_MEMORY = "out_of_memory"
+    DUPLICATE = "duplicate"
     NAME = "name"
     DECLARATION = "declaration"
 
@@ -144,11 +146,13 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.MISSING_MASK: "the mask that the case names has no file, or the case names none",
     Reason.MASK_GRID: "the mask does not lie on the image's grid",
     Reason.MASK_EMPTY: "the mask marks nothing",
+    Reason.NO_SUPPORT: "inside the support a modality has no spread: a budget in sigma would be nothing",
     Reason.GIVEN_MAP: "an attack draws given maps, and the folder holds none for this case, or several",
     Reason.BUDGET_NOT_STORABLE: "the budget is smaller than the step of the integer container that was asked for",
     Reason.GRADIENT_NOT_FINITE: "the victim's gradient is NaN or infinite on this case",
     Reason.VICTIM_FAILED: "the victim cannot answer this case: its size, or what it holds",
     Reason.OUT_OF_MEMORY: "the case needs more memory than there is, after everything that saves some",
+    Reason.DUPLICATE: "another case has the same voxels: one scan under two ids",
     Reason.NAME: "the case's id makes no file name, and the study wants ids as they are",
     Reason.DECLARATION: "what is declared of this case cannot be meant: its entry in a list, or its patient or group",
 }

@@ -15,6 +15,12 @@ from medadv.errors import CaseError, ConfigError, Reason
 
 Support = Literal["nonzero", "mask", "otsu", "volume"]
 
+FEWEST = 8
+"""Voxels that a support has at least."""
+
+CLIPPED = 0.995
+"""What is brighter than this quantile counts as this bright for Otsu: else a spot of flow or metal would be the head."""
+
 
 def support(volume: Volume, kind: Support) -> Bool[Tensor, "c *s"]:
     """The voxels that may change, of each modality.
@@ -28,8 +34,24 @@ def support(volume: Volume, kind: Support) -> Bool[Tensor, "c *s"]:
 
     Raises:
         ConfigError: an unknown kind.
-        CaseError: MISSING_MASK, for ``mask``.
+        CaseError: MISSING_MASK, for ``mask``; NO_SUPPORT, where a modality has no spread inside: a budget in σ would
+            be nothing there, and the victim would look robust.
     """
+    found = _found(volume, kind)
+    for voxels, inside, modality in zip(volume.x, found, volume.case.modalities, strict=True):
+        values = voxels[inside]
+        if values.numel() < FEWEST or bool(values.min() == values.max()):
+            raise CaseError(
+                Reason.NO_SUPPORT,
+                f"{volume.case.case}: there is nothing in {modality} to attack inside the support {kind!r}",
+                got=f"{values.numel()} voxels" + (" of one value" if values.numel() else ""),
+                expected=f"{FEWEST} voxels or more, of different values",
+                advice="look at the mask, or at what Otsu's threshold finds: one very bright spot can hide a head",
+            )
+    return found
+
+
+def _found(volume: Volume, kind: Support) -> Bool[Tensor, "c *s"]:
     if kind == "nonzero":
         return volume.x != 0
     if kind == "volume":
@@ -54,7 +76,8 @@ def _head(volume: Volume) -> Bool[Tensor, "*s"]:
 
 def _bright(voxels: Float[Tensor, "*s"]) -> Bool[Tensor, "*s"]:
     """The largest connected part above Otsu's threshold (Otsu 1979, IEEE Trans. SMC 9:62–66), its holes filled."""
-    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(voxels.numpy()))
+    values = voxels.numpy()
+    image = SimpleITK.GetImageFromArray(np.minimum(values, np.quantile(values, CLIPPED).astype(values.dtype)))
     above = SimpleITK.OtsuThreshold(image, 0, 1)
     parts = SimpleITK.RelabelComponent(SimpleITK.ConnectedComponent(above), sortByObjectSize=True)
     filled = SimpleITK.BinaryFillhole(parts == 1)

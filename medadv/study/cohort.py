@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -79,8 +79,9 @@ def gather(study: Study, folder: Path, names: Names, watch: Watch, alone: bool =
     if names.key is not None:
         check_strata(cohort)
     digests, refused = examine(cohort.cases, folder / "inputs.json", watch)
-    refused = [*cohort.refused, *refused]
-    usable = [case for case in cohort.cases if case.case in digests]
+    refused = [*cohort.refused, *refused, *_twins(cohort.cases, digests)]
+    twins = {refusal.case for refusal in refused}
+    usable = [case for case in cohort.cases if case.case in digests and case.case not in twins]
     if not usable:
         places = [place for key in PATHS if (place := getattr(study.data, key, None))]
         raise ConfigError(
@@ -134,6 +135,18 @@ def with_maps(study: Study, parts: Parts, folder: Path, watch: Watch) -> Parts:
         )
     folds = tuple(replace(fold, test=[case for case in fold.test if case.case in maps]) for fold in parts.folds)
     return replace(parts, folds=folds, refused=[*parts.refused, *hidden], maps=maps)
+
+
+def _twins(cases: Sequence[Case], digests: Mapping[str, Digests]) -> Iterator[Refusal]:
+    """The cases whose voxels another case has, too: one scan under two ids would count as two patients."""
+    first: dict[str, str] = {}
+    for case in cases:
+        if case.case not in digests:
+            continue
+        other = first.setdefault(digests[case.case].voxels, case.case)
+        if other != case.case:
+            message = f"{case.case} has the same voxels as {other}, which is used: one scan under two ids"
+            yield Refusal(case.case, Reason.DUPLICATE, message, names=(other,))
 
 
 def check_strata(cohort: Cohort) -> None:

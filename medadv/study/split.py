@@ -66,6 +66,13 @@ def divide(
     learnt |= {patients[name] for name, role in roles.items() if name in patients and role in ("train", "validate")}
     homes = {patients[name]: role for name, role in roles.items() if name in patients}
     declared = {names[case.case]: role for role, case in _declared_folds(cases)} if split.folds == "data" else {}
+    if moved := sorted(name for name, fold in declared.items() if roles.get(name, fold) != fold):
+        raise ConfigError(
+            "the data declare other folds than those that this study was begun with",
+            got=f"{len(moved)} cases, such as {moved[0]}: {declared[moved[0]]}, and {roles[moved[0]]} before",
+            cause="a datalist or splits_final.json that was corrected: its victims have seen what they are tested on",
+            advice="give the study another name",
+        )
     for name in (names[case.case] for case in cases):
         if name in roles:
             continue

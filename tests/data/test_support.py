@@ -41,6 +41,27 @@ def test_otsu_finds_the_head_without_dirt_and_with_what_is_dark_inside() -> None
     assert np.array_equal(found[0].numpy(), HEAD)
 
 
+@pytest.mark.parametrize("brightness", [1e3, 1e4, 1e5, 1e6])
+def test_a_very_bright_spot_hides_no_head(brightness: float) -> None:
+    spotted = scan()
+    spotted[12, 13, 19] = brightness
+    found = support(volume(spotted), "otsu")[0].numpy()
+    assert (found & HEAD).sum() >= 0.99 * HEAD.sum()
+
+
+@pytest.mark.parametrize("inside", ["nothing", "one voxel", "one value"])
+def test_a_support_without_spread_is_refused(inside: str) -> None:
+    """σ would be 0, the budget nothing, and the victim would look robust."""
+    voxels, mask = scan(), np.zeros(SHAPE, bool)
+    if inside != "nothing":
+        mask[12, 13, 11] = True
+    if inside == "one value":
+        mask[10:14, 10:14, 10:14], voxels[10:14, 10:14, 10:14] = True, 40.0
+    with pytest.raises(CaseError, match="nothing in m0 to attack") as refusal:
+        support(volume(voxels, mask=mask), "mask")
+    assert refusal.value.reason is Reason.NO_SUPPORT
+
+
 def test_otsu_finds_one_head_for_all_modalities() -> None:
     """What one contrast leaves dark at the edge, another shows."""
     one, other = scan(dark=LEFT), scan()

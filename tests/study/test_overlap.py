@@ -11,8 +11,10 @@ import pytest
 from study.identities import LABELS, lesion, nifti, scan, untrained
 from study.small_study import TRAINED, trained
 
-from medadv.errors import ConfigError
+from medadv.errors import ConfigError, Reason
+from medadv.study.cohort import gather
 from medadv.study.names import Names
+from medadv.study.progress import Silent
 from medadv.study.run import train
 from medadv.study.spec import Study
 from medadv.victims.checkpoint import training_cases, training_patients
@@ -85,9 +87,13 @@ def test_what_is_trained_remembers_scans_and_patients_by_their_pseudonyms(root: 
         train(other, runs=tmp_path)
 
 
-def test_one_scan_under_two_ids_is_refused_before_anything_is_trained(root: Path, tmp_path: Path) -> None:
-    asked = study(pattern(root), {"train": ["P1-0"], "validate": ["P2-0"], "test": ["P4-0"]})
-    assert "one scan under two ids" in refused(asked, tmp_path, "trained on cases that it would be tested on")
+def test_one_scan_under_two_ids_is_used_once(root: Path, tmp_path: Path) -> None:
+    """Else it could be learnt from and tested, or count twice among the tested."""
+    asked = study(pattern(root), {"train": ["P1-0"], "validate": ["P2-0"], "test": ["P3-0", "P4-0"]})
+    parts = gather(asked, tmp_path, Names(None), Silent())
+    assert [case.case for case in parts.test] == ["P3-0"]
+    assert {refusal.case: refusal.reason for refusal in parts.refused} == {"P4-0": Reason.DUPLICATE}
+    assert "one scan under two ids" in parts.refused[0].message
 
 
 def test_lists_that_share_a_patient_are_refused(root: Path, tmp_path: Path) -> None:

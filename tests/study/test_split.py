@@ -110,3 +110,10 @@ def test_a_fold_says_whether_it_was_made(tmp_path: Path) -> None:
     assert {fold.made for fold in divided(tmp_path / "a", cases([0, 1, 2]), folds=2)} == {True}
     assert {fold.made for fold in divided(tmp_path / "b", cases([0, 1, 2], folds=said), folds="data")} == {False}
     assert not divided(tmp_path / "c", cases([0, 1, 2]))[0].made
+
+
+def test_folds_that_the_data_have_changed_are_refused(tmp_path: Path) -> None:
+    divided(tmp_path, cases([0, 1, 2, 3], folds={0: 0, 1: 0, 2: 1, 3: 1}), folds="data")
+    with pytest.raises(ConfigError, match="other folds than those that this study was begun with") as told:
+        divided(tmp_path, cases([0, 1, 2, 3], folds={0: 0, 1: 1, 2: 1, 3: 0}), folds="data")
+    assert "4 cases" in str(told.value)

@@ -110,7 +110,7 @@ def repetition(results: Results) -> Repetition:
     lists = any(isinstance(chosen, list) for chosen in content.get("split", {}).values())
     paths = {f"data.{key}": content["data"][key] for key in PATHS if key in content["data"]}
     paths |= {f"victims.{name}.weights": victim.get("weights") for name, victim in victims.items()}
-    goals = {name: attack.get("goal") or {} for name, attack in content["attacks"].items()}
+    goals = {name: attack.get("goal") or {} for name, attack in content.get("attacks", {}).items()}
     paths |= {f"attacks.{name}.goal.draw": goal["draw"] for name, goal in goals.items() if "draw" in goal}
     private = content.get("ids") == "pseudonyms" and (lists or any(paths.values()))
     notes = [
