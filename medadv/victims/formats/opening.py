@@ -9,15 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 
 from medadv.errors import ConfigError, VictimError
 from medadv.victims import checkpoint
 from medadv.victims.combine import Mean, Mirrored
-from medadv.victims.declared import Declared
-from medadv.victims.networks import build_network
+from medadv.victims.declared import Declared, check_said
 from medadv.victims.segmentation import Segmenter
 
 Source = str | Path
@@ -44,8 +43,7 @@ class _Own:
 
     def load(self, path: Path, declared: Declared | None, trust: bool) -> Segmenter:  # noqa: ARG002
         victim = checkpoint.load_victim(path)
-        if declared is not None:
-            _check_said(victim, declared)
+        check_said(victim, declared)
         return victim
 
 
@@ -184,32 +182,3 @@ def _check_no_own_predictor(victims: Sequence[Segmenter], what: str) -> None:
             cause="the predictor would go on scoring the single model",
             advice="let the format do it: nnU-Net averages folds and mirror images itself",
         )
-
-
-def _check_said(victim: Segmenter, declared: Declared) -> None:
-    """Refuse settings that a user wrote and that the model's own card contradicts."""
-    own, said = (_settings(v) for v in (victim, declared.deployed(victim.network)))
-    wrong = {name for name in declared.given & own.keys() if own[name] != said[name]}
-    if "network" in declared.given and declared.network is not None:
-        channels = len(victim.modalities), len(victim.head.channels)
-        if repr(build_network(declared.network, *channels)) != repr(victim.network):
-            wrong.add("network")
-    if wrong:
-        raise ConfigError(
-            f"the model's own {checkpoint.CARD} says otherwise than the settings beside it",
-            got={name: said.get(name, "another") for name in sorted(wrong)},
-            expected={name: own.get(name, type(victim.network).__name__) for name in sorted(wrong)},
-            advice="leave these settings out: the card knows how the network was trained",
-        )
-
-
-def _settings(victim: Segmenter) -> dict[str, Any]:
-    """How a victim is deployed, under the names that a study has for it."""
-    told = victim.preprocessing()
-    head = told["head"]
-    regions = {"regions": head["channels"]} if head["name"] == "sigmoid" else {}
-    scheme = {"scheme": told["scheme"]}
-    steps = {"normalise": told["preprocess"], "preprocess": told["preprocess"]}
-    return {"modalities": told["modalities"], "head": head["name"], "inference": told["inference"]} | (
-        regions | scheme | steps
-    )
