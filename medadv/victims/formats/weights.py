@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from medadv.errors import VictimError
 from medadv.victims.declared import Declared, check_said, undeclared
+from medadv.victims.formats.numpy_numbers import NUMBERS
 from medadv.victims.networks import build_network
 from medadv.victims.segmentation import Segmenter
 
@@ -88,6 +89,14 @@ def read_state(path: Path) -> State:
     state = _safetensors(path) if path.suffix in SAFE or container == "safetensors" else _pickled(path)
     if odd := [name for name, tensor in state.items() if tensor.layout != torch.strided or tensor.is_quantized]:
         raise VictimError("these weights are sparse or quantised", got=odd[:5], expected="plain tensors")
+    if odd := [name for name, tensor in state.items() if tensor.is_complex()]:
+        raise VictimError(
+            f"the weights in {path.name} are complex numbers",
+            got=odd[:5],
+            expected="real ones",
+            cause="a network of k-space",
+            advice="bring such a network in by Python, with medadv.Segmenter",
+        )
     broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise VictimError(
@@ -160,7 +169,7 @@ def _safetensors(path: Path) -> State:
 
 def _pickled(path: Path) -> State:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(NUMBERS):
             warnings.simplefilter("ignore")  # of what torch warns here (sparse tensors), it is refused below
             content = torch.load(path, weights_only=True, map_location="cpu")
     except _DAMAGED as error:

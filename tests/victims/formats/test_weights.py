@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -61,6 +62,13 @@ GOOD: dict[str, Callable[[], Any]] = {
     "compiled, then DDP": lambda: named("module._orig_mod."),
     "DDP, then compiled": lambda: named("_orig_mod.module."),
     "Lightning": lambda: LIGHTNING | {"state_dict": Lit().state_dict()},
+    "NumPy's numbers beside them": lambda: {
+        "state_dict": network().state_dict(),
+        "best": np.float64(0.8),
+        "epoch": np.int64(3),
+        "losses": [np.float32(0.1)],
+        "early": np.bool_(True),
+    },
     "Lightning around DDP": lambda: LIGHTNING | {"state_dict": named("net.module.")},
 }
 
@@ -153,6 +161,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "GAN": (saved(lambda: {"g": network().state_dict(), "d": network(1).state_dict()}), "several sets of weights"),
     "NaN": (saved(lambda: broken(torch.nan)), "not finite"),
+    "complex": (saved(lambda: {"weight": torch.ones(2, dtype=torch.complex64)}), "are complex numbers"),
     "infinity": (safe("model.safetensors", lambda: broken(torch.inf)), "not finite"),
     "sparse": (saved(lambda: {"weight": torch.eye(3).to_sparse()}), "sparse or quantised"),
     "loss beside the network": (
