@@ -112,6 +112,13 @@ class VictimSpec(Specified):
     inference: Annotated[WholeVolume | SlidingWindow, Field(discriminator="name")] = INFERENCE
     training: Training = Training()
 
+    @field_validator("modalities")
+    @classmethod
+    def _distinct(cls, modalities: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if modalities is not None:
+            distinct(modalities)
+        return modalities  # in their order: it is the channels'
+
 
 class Primary(Specified):
     """The family of comparisons that the study is about, declared before any score exists.

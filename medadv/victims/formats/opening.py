@@ -15,9 +15,10 @@ import torch
 
 from medadv.errors import ConfigError, VictimError
 from medadv.victims import checkpoint
-from medadv.victims.combine import Mean, Mirrored
+from medadv.victims.combine import Mean, Mirrored, no_such_axis
 from medadv.victims.declared import Declared, check_said
 from medadv.victims.segmentation import Segmenter
+from medadv.victims.window import SlidingWindow
 
 Source = str | Path
 
@@ -92,7 +93,8 @@ def open_victim(
 
     Raises:
         VictimError: nothing there, no format that is known, or a file that cannot be used.
-        ConfigError: something has to be declared, or contradicts the file; or members that are deployed differently.
+        ConfigError: something has to be declared, or contradicts the file; members that are deployed differently; or
+            a device that is not here.
     """
     if declared is not None and not isinstance(declared, Declared):
         raise ConfigError(
@@ -100,10 +102,26 @@ def open_victim(
             got=repr(declared),
             advice="write load_victim(path, device=...) for a device, and Declared(scheme, modalities) for a model",
         )
+    place = _device(device)
     paths = [path] if isinstance(path, str | Path) else list(path)
     members = [_opened(Path(one).expanduser(), declared, trust) for one in paths]
     victim = members[0] if len(members) == 1 else _ensemble(members)
-    return replace(victim, network=victim.network.to(device))
+    return replace(victim, network=victim.network.to(place))
+
+
+def _device(device: str | torch.device) -> torch.device:
+    """The device, if a tensor can lie there."""
+    try:
+        torch.empty(0, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ConfigError(
+            "this machine has no such device",
+            got=device,
+            expected="cpu, or cuda, cuda:1, mps where they are",
+            cause=str(error).strip().splitlines()[0][:150] if str(error).strip() else None,
+            advice="`medadv doctor` tells what torch finds, and why a GPU may be missing",
+        ) from error
 
 
 load_victim = open_victim
@@ -117,10 +135,10 @@ def mirrored(victim: Segmenter, axes: Sequence[int]) -> Segmenter:
         ConfigError: no axes of its windows, or a victim that is scored by a predictor of its own.
     """
     _check_no_own_predictor([victim], "mirrored")
-    roi = getattr(victim.inference, "roi", None)
-    if roi is not None and max(axes, default=0) >= len(roi):
-        raise ConfigError("mirroring takes axes of space", got=list(axes), expected=f"some of {list(range(len(roi)))}")
-    return replace(victim, network=Mirrored(victim.network, axes))
+    network = Mirrored(victim.network, axes)
+    if isinstance(victim.inference, SlidingWindow) and max(network.axes) >= len(victim.inference.roi):
+        raise no_such_axis(network.axes, len(victim.inference.roi))
+    return replace(victim, network=network)  # whole volumes are held against their axes when there is one
 
 
 def format_of(path: Path) -> str:

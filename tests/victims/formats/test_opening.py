@@ -98,6 +98,12 @@ def test_the_network_goes_where_it_is_asked_to(own: Path) -> None:
     assert {p.device.type for p in open_victim(own, device="meta").network.parameters()} == {"meta"}
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "", "npu"])
+def test_a_device_that_is_not_here_is_refused(own: Path, device: str) -> None:
+    with pytest.raises(ConfigError, match="no such device"):
+        open_victim(own, device=device)
+
+
 def test_a_device_in_the_place_of_a_declaration_is_advice(own: Path) -> None:
     with unchecked(), pytest.raises(ConfigError, match="device="):
         open_victim(own, "cpu")  # type: ignore[arg-type]
@@ -252,6 +258,14 @@ def test_a_mirrored_victim_answers_alike_for_mirror_images(own: Path, x: torch.T
     assert both.answer_cost == Passes(forward=4)
     with pytest.raises(ConfigError, match="axes of space"):
         mirrored(victim, (3,))
+
+
+@pytest.mark.parametrize("axes", [(3,), ("x",), (True,), (0.0,), 0, (), (1, 1), (-1,)], ids=repr)
+def test_mirroring_along_what_is_no_axis_is_refused(own: Path, x: torch.Tensor, axes: object) -> None:
+    """Whole volumes tell their axes only when there is one."""
+    victim = replace(open_victim(own), inference=WholeVolume(2))
+    with unchecked(), pytest.raises(ConfigError, match="axes of space"):
+        mirrored(victim, axes)(x)  # type: ignore[arg-type]
 
 
 def test_the_gradient_goes_through_programs_that_are_mirrored_and_averaged(tmp_path: Path, x: torch.Tensor) -> None:
