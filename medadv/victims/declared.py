@@ -211,7 +211,8 @@ def _steps(normalise: Step | tuple[Step, ...]) -> tuple[Step, ...]:
 
 def _flow(value: Any) -> str:
     """One line of YAML."""
-    return str(yaml.safe_dump(_plain(value), default_flow_style=True, width=10_000, sort_keys=False)).strip()
+    # In a list, since a document that is one word ends with a mark of its own.
+    return str(yaml.safe_dump([_plain(value)], default_flow_style=True, width=10_000, sort_keys=False)).strip()[1:-1]
 
 
 def _plain(value: Any) -> Any:

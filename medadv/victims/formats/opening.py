@@ -50,13 +50,23 @@ class _Own:
 
 @dataclass(frozen=True)
 class _Row:
-    """A format: its name for people, what it needs to be one, whether it is a folder or which files, and its module."""
+    """A format.
+
+    Attributes:
+        name: for people.
+        needs: what makes it one.
+        folder: whether it is a folder.
+        files: which files can be one.
+        module: where it is read; None: here.
+        silent: whether it does not say how it is deployed.
+    """
 
     name: str
     needs: str
     folder: bool
     files: str | None
     module: str | None = None
+    silent: bool = False
 
     def format(self) -> Format:
         return _Own() if self.module is None else cast(Format, import_module(f"medadv.victims.formats.{self.module}"))
@@ -70,8 +80,8 @@ FORMATS = (
     _Row("medadv", f"a folder with {checkpoint.WEIGHTS} and {checkpoint.CARD}", True, checkpoint.WEIGHTS),
     _Row("MONAI bundle", "a folder with configs/metadata.json and models/", True, None, "bundle.format"),
     _Row("nnU-Net", "a folder with plans.json, dataset.json and fold_*/", True, "checkpoint*.pth", "nnunet.format"),
-    _Row("program", "a .pt2 of torch.export, or TorchScript; trusted", False, "*", "exported"),
-    _Row("weights", "one .safetensors, .pt, .pth or .ckpt", False, "*", "weights"),
+    _Row("program", "a .pt2 of torch.export, or TorchScript; trusted", False, "*", "exported", True),
+    _Row("weights", "one .safetensors, .pt, .pth or .ckpt", False, "*", "weights", True),
 )
 """Every format, in the order in which they are asked."""
 
@@ -126,6 +136,12 @@ def _device(device: str | torch.device) -> torch.device:
 
 load_victim = open_victim
 """The name that it has beside ``save_victim``."""
+
+
+def silent_format(path: Path) -> str | None:
+    """The name of a model's format, where it does not say how it is deployed; None where it does, or is no model."""
+    row = next((row for row in FORMATS if row.recognises(path)), None)
+    return row.name if row is not None and row.silent else None
 
 
 def mirrored(victim: Segmenter, axes: Sequence[int]) -> Segmenter:

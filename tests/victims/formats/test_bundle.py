@@ -303,15 +303,6 @@ def test_a_setting_that_the_bundle_says_otherwise_is_refused(
     assert list(refusal.value.details["got"]) == [setting]
 
 
-def test_words_and_folds_that_a_bundle_does_not_have_are_refused(tmp_path: Path) -> None:
-    root = write(tmp_path, brats())
-    with pytest.raises(ConfigError, match="does not have") as refusal:
-        bundle.load(root, declared(names={"T1 gad": "t1ce"}), trust=False)
-    assert refusal.value.details["got"] == ["T1 gad"]
-    with pytest.raises(ConfigError, match="has none"):
-        bundle.load(root, declared(folds=(0,)), trust=False)
-
-
 # Identity
 
 
