@@ -94,8 +94,8 @@ class Declared:
             "network": NETWORK.model_dump() if network and self.network is None else None,
             "modalities": data if self.modalities is None else None,
             "regions": list(self.scheme.regions) if self.head == "sigmoid" and self.regions is None else None,
-            "normalise": asdict(NORMALISE) if self.normalise is None else None,
-            "inference": asdict(INFERENCE) if self.inference is None else None,
+            "normalise": {"name": NORMALISE.name} | asdict(NORMALISE) if self.normalise is None else None,
+            "inference": {"name": INFERENCE.name} | asdict(INFERENCE) if self.inference is None else None,
         }
         return {setting: value for setting, value in proposed.items() if value is not None}
 
