@@ -77,12 +77,31 @@ def test_fragments_use_the_studys_words(block: Block) -> None:
     from pydantic import TypeAdapter
 
     from medadv.study.sources import Data
-    from medadv.study.spec import Study
+    from medadv.study.spec import Study, VictimSpec
 
     fragment = yaml.safe_load(block.text)
     assert set(fragment) <= set(Study.model_fields)
+    for victim in fragment.get("victims", {}).values():
+        VictimSpec.model_validate(victim)
     if "importer" in fragment.get("data", {}):
         TypeAdapter(Data).validate_python(fragment["data"])
+
+
+def test_the_table_of_victims_names_all_that_a_study_can_say() -> None:
+    from typing import get_args
+
+    from medadv.study.spec import VictimSpec
+    from medadv.victims.networks import NETWORKS
+    from medadv.victims.normalize import Normalisation
+    from medadv.victims.spatial import Spatial
+
+    page = (ROOT / "docs" / "how-to" / "run-a-study.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)[.\w]*` \| (.*) \| .* \|$", page.split("## Victims")[1], re.MULTILINE))
+    assert set(VictimSpec.model_fields) <= set(rows)
+    steps = {"normalise": Normalisation, "spatial": Spatial}
+    named = {key: {part.name for part in get_args(kind)} for key, kind in steps.items()} | {"network": set(NETWORKS)}
+    for key, names in named.items():
+        assert {name for name in names if not re.search(rf"\b{name}\b", rows[key])} == set()
 
 
 def commands(program: str) -> list[tuple[str, list[str]]]:

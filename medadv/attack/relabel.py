@@ -240,7 +240,21 @@ class Draw:
     where: Bool[Tensor, "b *s"] | str = CHANGED
 
     def __call__(self, targets: Targets, raw: Logits, rng: Rng) -> Targets:  # noqa: ARG002
-        """Relabel all targets; those under ``where`` count."""
+        """Relabel all targets; those under ``where`` count.
+
+        Raises:
+            ConfigError: a map or a mask of another shape than the label map of the batch.
+        """
+        masks = {} if isinstance(self.where, str) else {"where": self.where}
+        for name, drawn in ({"truth": self.truth} | masks).items():
+            if drawn.shape != targets.truth.shape:
+                without = drawn.shape == targets.truth.shape[1:] and len(targets.truth) == 1
+                raise ConfigError(
+                    f"what is drawn has another shape than the label map: Draw.{name}",
+                    got=tuple(drawn.shape),
+                    expected=tuple(targets.truth.shape),
+                    advice=f"the batch axis comes first: {name}[None]" if without else None,
+                )
         wanted = targets.mapped(self.truth)
         if isinstance(self.where, str):
             return _counted(self.where, targets, wanted)

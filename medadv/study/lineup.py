@@ -99,7 +99,7 @@ def _found(entry: Entry, terms: Terms) -> Segmenter | None:
     if entry.name in terms.given:
         given = terms.given[entry.name]
         entry.check_from_outside("a network from Python", frozenset())
-        return given if isinstance(given, Segmenter) else entry.declared.deployed(given)
+        return given if isinstance(given, Segmenter) else entry.intended.deployed(given)
     if entry.weights:
         for path in entry.weights:
             seen = training_cases(path)

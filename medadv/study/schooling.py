@@ -32,6 +32,11 @@ from medadv.victims.preprocess import Way
 from medadv.victims.segmentation import Segmenter
 from medadv.victims.thrift import is_full
 
+SAID = frozenset(
+    ("modalities", "head", "regions", "network", "spatial", "normalise", "inference", "names", "folds")
+)
+"""The settings of a victim that its own file may contradict, or leave open."""
+
 MEMORY = 4 * 2**30
 """How many bytes of training cases are kept in memory."""
 
@@ -58,19 +63,23 @@ class Entry:
 
     @property
     def declared(self) -> Declared:
-        """What the study says of it."""
+        """What the study says of it, and no default."""
+        written = {name: getattr(self.spec, name) for name in sorted(SAID & self.spec.model_fields_set)}
+        return Declared(self.parts.scheme, data=self.parts.modalities, **written)
+
+    @property
+    def intended(self) -> Declared:
+        """How it is deployed where the study makes it, or Python brings a bare network: defaults included."""
         spec, parts = self.spec, self.parts
         return Declared(
             scheme=parts.scheme,
             modalities=spec.modalities or parts.modalities,
             head=spec.head,
-            regions=spec.regions,
-            network=spec.network if "network" in spec.model_fields_set else None,
-            preprocess=(*spec.spatial, spec.normalise),
+            regions=spec.regions or (tuple(parts.scheme.regions) if spec.head == "sigmoid" else None),
+            network=spec.network,
+            spatial=spec.spatial,
+            normalise=spec.normalise,
             inference=spec.inference,
-            names=spec.names,
-            folds=spec.folds,
-            given=frozenset(spec.model_fields_set),
         )
 
     @property
@@ -133,11 +142,10 @@ class Entry:
 
 def untrained(entry: Entry, seed: int, device: torch.device) -> Segmenter:
     """The victim as the study describes it, with fresh weights; it reads its own modalities."""
-    declared = entry.declared
+    declared = entry.intended
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        channels = len(declared.make_head().channels)
-        network = build_network(entry.spec.network, len(declared.modalities), channels).to(device)
+        network = build_network(entry.spec.network, *declared.channels).to(device)
     return declared.deployed(network)
 
 

@@ -23,7 +23,8 @@ from medadv.study.report.montage import montage
 from medadv.study.report.style import style
 from medadv.study.scores import score
 from medadv.study.slices import SLICES, Views, read_slices, save_slices
-from medadv.victims.formats.opening import open_victim
+from medadv.victims.declared import Declared, lines
+from medadv.victims.formats.opening import open_victim, silent_format
 
 
 def attack_one(
@@ -44,8 +45,10 @@ def attack_one(
         lines for people.
 
     Raises:
+        ConfigError: a model that does not say how it is deployed.
         MedadvError: a victim, case or budget that cannot be used.
     """
+    _check_speaks(model, case)
     with machine.used() as device:
         victim = open_victim(model, trust=machine.trust, device=device)
         volume = read_labelled(case)
@@ -82,6 +85,24 @@ def attack_one(
         )
         write_atomically(out / "attack.png", lambda path: picture.savefig(path, dpi=150))
     yield f"  files and attack.png in {out}"
+
+
+def _check_speaks(model: Path, case: Case) -> None:
+    """A command line is too short to say how a model is deployed that does not say it itself.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if (kind := silent_format(model)) is None:
+        return
+    asked = {"weights": str(model)} | Declared(case.scheme, data=tuple(case.modalities)).missing(kind == "weights")
+    raise ConfigError(
+        "`medadv attack` needs a model that says itself how it is deployed",
+        got=f"a {kind} file" if kind == "program" else f"{kind} alone: {model.name}",
+        expected="medadv's own folder, a MONAI bundle or an nnU-Net folder",
+        advice="say it in a study, with the values of your training, and `medadv run` that:\nvictims:\n  mine:\n"
+        + lines(asked),
+    )
 
 
 def one_case(source: Path, release: str) -> Case:

@@ -22,8 +22,9 @@ from medadv.study.attacks import AttackSpec
 from medadv.study.reach import Reach
 from medadv.study.sources import Data
 from medadv.study.specified import Specified, distinct, readable_budgets
+from medadv.victims.declared import INFERENCE, NETWORK, NORMALISE
 from medadv.victims.networks import Architecture
-from medadv.victims.normalize import Normalisation, ZScore
+from medadv.victims.normalize import Normalisation
 from medadv.victims.spatial import Spatial
 from medadv.victims.window import SlidingWindow, WholeVolume
 
@@ -99,7 +100,7 @@ class VictimSpec(Specified):
     names: dict[str, str] = Field({}, description="the model's words for modalities, tissues, regions: the data's")
     folds: tuple[int, ...] | None = Field(None, min_length=1, description="members of an nnU-Net ensemble; else all")
     mirror: tuple[int, ...] = Field((), description="axes along which images are mirrored at test time, from 0")
-    network: Architecture = Architecture()
+    network: Architecture = NETWORK
     head: Literal["softmax", "sigmoid"] = "softmax"
     regions: tuple[str, ...] | None = Field(
         None, min_length=1, description="channels of a sigmoid head; all regions if left out"
@@ -107,9 +108,16 @@ class VictimSpec(Specified):
     spatial: tuple[Annotated[Spatial, Field(discriminator="name")], ...] = Field(
         (), description="steps between grids before the normalisation, in order"
     )
-    normalise: Annotated[Normalisation, Field(discriminator="name")] = ZScore()
-    inference: Annotated[WholeVolume | SlidingWindow, Field(discriminator="name")] = SlidingWindow((32, 32, 32))
+    normalise: Annotated[Normalisation, Field(discriminator="name")] = NORMALISE
+    inference: Annotated[WholeVolume | SlidingWindow, Field(discriminator="name")] = INFERENCE
     training: Training = Training()
+
+    @field_validator("modalities")
+    @classmethod
+    def _distinct(cls, modalities: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if modalities is not None:
+            distinct(modalities)
+        return modalities  # in their order: it is the channels'
 
 
 class Primary(Specified):

@@ -34,8 +34,9 @@ class Mirrored(nn.Module):
 
     def __init__(self, network: nn.Module, axes: Sequence[int]) -> None:
         super().__init__()
-        if not axes or len(set(axes)) < len(axes) or min(axes) < 0:
-            raise ConfigError("mirroring takes axes of space, each once", got=list(axes), expected="for example [0, 1]")
+        whole = isinstance(axes, Sequence) and all(type(axis) is int and axis >= 0 for axis in axes)
+        if not axes or not whole or len(set(axes)) < len(axes):
+            raise ConfigError("mirroring takes axes of space, each once", got=repr(axes), expected="for example [0, 1]")
         self.network = network
         self.axes = tuple(axes)
 
@@ -45,7 +46,13 @@ class Mirrored(nn.Module):
         return int(2 ** len(self.axes) * passes(self.network))
 
     def forward(self, x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b k *s"]:
-        """The mean of 2**n answers."""
+        """The mean of 2**n answers.
+
+        Raises:
+            ConfigError: the image does not have such an axis.
+        """
+        if max(self.axes) >= x.ndim - 2:
+            raise no_such_axis(self.axes, x.ndim - 2)
         axes = [axis + 2 for axis in self.axes]
         every = chain.from_iterable(combinations(axes, n) for n in range(len(axes) + 1))
         return _mean([partial(self._turned, flips) for flips in every], x)
@@ -83,6 +90,11 @@ class Mean(nn.Module):
     def forward(self, x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b k *s"]:
         """The mean of the members' answers."""
         return _mean(list(self.members), x)
+
+
+def no_such_axis(axes: Sequence[int], there: int) -> ConfigError:
+    """The error of mirroring along an axis that images do not have."""
+    return ConfigError("mirroring takes axes of space", got=list(axes), expected=f"some of {list(range(there))}")
 
 
 def passes(network: nn.Module) -> int:

@@ -15,8 +15,34 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
+from medadv.errors import ConfigError
+
 Image = Float[Tensor, "b c *s"]
 Affine = Float64[np.ndarray, "4 4"]
+
+
+def matrix(affine: object) -> Affine:
+    """An affine as it is meant: 4 × 4 numbers, in an array, a tensor or lists.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    try:
+        found = np.array(affine.detach().cpu().numpy() if isinstance(affine, Tensor) else affine, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise _no_matrix(type(affine).__name__) from error
+    if found.shape != (4, 4):
+        raise _no_matrix(f"an array of shape {found.shape}")
+    return found  # whether its numbers can be meant is asked by the steps that need them
+
+
+def _no_matrix(got: object) -> ConfigError:
+    return ConfigError(
+        "where voxels lie is told by the 4 × 4 matrix from voxels to mm",
+        got=got,
+        expected="16 numbers, in four rows",
+        advice="take it from the image: victim.at(volume.affine); with nibabel, nibabel.load(path).affine",
+    )
 
 
 @runtime_checkable

@@ -24,7 +24,7 @@ from medadv.labels import LabelScheme
 from medadv.victims.combine import passes
 from medadv.victims.head import Head, Voxels
 from medadv.victims.normalize import ZScore
-from medadv.victims.preprocess import Affine, Step, Way
+from medadv.victims.preprocess import Affine, Step, Way, matrix
 from medadv.victims.window import Inference, WholeVolume
 
 
@@ -58,7 +58,7 @@ class Segmenter:
         way: the preprocessing frozen on a clean image; None: anew for every image.
 
     Raises:
-        ConfigError: modalities that are no list of names, or a head that is none.
+        ConfigError: modalities that are no list of names or name one twice, or a head that is none.
     """
 
     network: nn.Module
@@ -80,6 +80,13 @@ class Segmenter:
                 advice=f"write ({self.modalities!r},)" if isinstance(self.modalities, str) else None,
             )
         object.__setattr__(self, "modalities", tuple(self.modalities))
+        if twice := sorted({name for name in self.modalities if self.modalities.count(name) > 1}):
+            raise ConfigError(
+                "a modality is given to two channels of a victim",
+                got=list(self.modalities),
+                expected=f"{', '.join(twice)} once",
+                advice="name the channels in the order in which the network was trained",
+            )
         if not isinstance(self.preprocess, tuple):
             steps = tuple(self.preprocess) if isinstance(self.preprocess, list) else (self.preprocess,)
             object.__setattr__(self, "preprocess", steps)
@@ -109,9 +116,13 @@ class Segmenter:
         assert isinstance(self.preprocess, tuple)  # by __post_init__
         return self.preprocess
 
-    def at(self, affine: Affine | None) -> Segmenter:
-        """The victim of images whose voxels lie there."""
-        return replace(self, affine=affine, way=None)
+    def at(self, affine: Affine | Sequence[Sequence[float]] | Tensor | None) -> Segmenter:
+        """The victim of images whose voxels lie there: the 4 × 4 matrix from voxels to mm, of any kind of array.
+
+        Raises:
+            ConfigError: anything else.
+        """
+        return replace(self, affine=None if affine is None else matrix(affine), way=None)
 
     def reading(self, modalities: Sequence[str]) -> Segmenter:
         """The victim of images that hold these modalities, of which it takes its own.

@@ -287,3 +287,15 @@ def test_labels_of_nobody_are_refused() -> None:
         with unchecked(), pytest.raises(ConfigError, match="no such labels"):
             make(labels="guess")
     assert replace(Away(), labels="prediction") != Away()
+
+
+@HEADS
+def test_a_drawing_of_another_shape_is_refused(head: Head) -> None:
+    truth = glioma((1, 6, 5))
+    targets = Voxels.of(head, truth)
+    for drawn, advice in ((truth[0], "truth[None]"), (truth[:, :5], None), (torch.cat([truth, truth]), None)):
+        with pytest.raises(ConfigError, match=r"Draw\.truth") as refusal:
+            asked(Draw(drawn), targets)
+        assert (advice is None) == (refusal.value.details["try"] is None)
+    with unchecked(), pytest.raises(ConfigError, match=r"Draw\.where"):
+        asked(Draw(truth, truth[:, 1:] > 0), targets)

@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from medadv import cli
 from medadv.data.brats import MODALITIES
 from medadv.labels import BRATS_2018
+from medadv.study.spec import VictimSpec
 from medadv.victims.checkpoint import save_victim
 from medadv.victims.head import Softmax
 from medadv.victims.networks import Architecture, build_network
@@ -275,6 +276,27 @@ def test_what_is_typed_wrong_ends_in_advice(study: Path, model: Path, three: Pat
     advised(medadv("attack", model, case, "--steps", 1, "--out", tmp_path / "file"), "could not be written")
     assert medadv("attack", model, case, "--steps", 0).exit_code == 2
     assert medadv("fly").exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["net.pt", "net.pt2"])
+def test_a_model_that_does_not_say_how_it_is_deployed_is_not_attacked_by_hand(
+    three: Path, tmp_path: Path, name: str
+) -> None:
+    """The advice is a study's lines, and names `medadv run`."""
+    net = torch.nn.Conv3d(4, 4, 1).eval()
+    if name == "net.pt":
+        torch.save(net.state_dict(), tmp_path / name)
+    else:
+        torch.export.save(torch.export.export(net, (torch.zeros(1, 4, 8, 8, 8),)), tmp_path / name)
+    result = medadv("attack", tmp_path / name, three / "Phantom_00000", "--trust", "--out", tmp_path / "out")
+    advised(result, "needs a model that says itself how it is deployed", "medadv run")
+    lines = result.stderr.split("victims:\n")[1]
+    victims = yaml.safe_load("victims:\n" + lines)["victims"]
+    spec = VictimSpec.model_validate(victims["mine"])
+    asked = {"weights", "modalities", "normalise", "inference"} | ({"network"} if name == "net.pt" else set())
+    assert spec.model_fields_set == asked
+    assert spec.modalities == ("t1", "t1ce", "t2", "flair")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_that_is_interrupted_says_how_to_go_on(

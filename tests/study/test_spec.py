@@ -60,6 +60,7 @@ UNMEANT: dict[str, tuple[dict[str, Any], str]] = {
     "still windows": ({"victims": {"a": {"inference": {"name": "window", "roi": [8], "overlap": 1}}}}, "be laid"),
     "crops of nothing": ({"victims": {"a": {"training": {"roi": [8, 0, 8]}}}}, "at least 1 for each axis"),
     "a flip of a fourth axis": ({"victims": {"a": {"training": {"flips": [3]}}}}, "flips name axes"),
+    "a channel given twice": ({"victims": {"a": {"modalities": ["t1", "t1", "t2", "flair"]}}}, "given twice"),
     "no training step": ({"victims": {"a": {"training": {"steps": 0}}}}, "steps: .*greater than or equal to 1"),
 }
 

@@ -86,7 +86,8 @@ def test_a_whole_module_in_a_pickle_is_told(three: Path, tmp_path: Path) -> None
 def test_weights_without_their_meaning_are_told(three: Path, tmp_path: Path) -> None:
     torch.save(Glow().state_dict(), tmp_path / "model.pt")
     study = small(three, victims={"glow": {"weights": str(tmp_path / "model.pt")}})
-    with pytest.raises(ConfigError, match=r"(?s)weights are numbers.*victims.<name>.network"):
+    asked = r"(?s)weights are numbers.*  network: {.*modalities: \[t1, t1ce, t2, flair\].*inference: {name: window"
+    with pytest.raises(ConfigError, match=asked):
         go(study, tmp_path / "runs")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from runtime_types import unchecked
@@ -234,3 +235,26 @@ def test_preprocessing_names_all_that_is_not_a_weight() -> None:
     told = [str(victim.preprocessing()) for victim in (base, *others)]
     assert len(set(told)) == len(told)
     assert told[0] == str(segmenter().preprocessing())
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor, list], ids=["array", "tensor", "lists"])
+def test_a_place_is_understood_in_every_kind_of_array(kind: object) -> None:
+    rows = [[2.0, 0.0, 0.0, -9.0], [0.0, 1.0, 0.0, 4.0], [0.0, 0.0, 3.0, 5.0], [0.0, 0.0, 0.0, 1.0]]
+    placed = segmenter().at(kind(rows))  # type: ignore[operator]
+    assert placed.affine is not None
+    assert placed.affine.dtype == np.float64
+    assert placed.affine.tolist() == rows
+    assert placed.at(None).affine is None
+
+
+@pytest.mark.parametrize("affine", [np.eye(3), [[1, 0], [0]], "RAS", [["a"] * 4] * 4, 1.0], ids=repr)
+def test_what_is_no_place_is_refused(affine: object) -> None:
+    with unchecked(), pytest.raises(ConfigError, match="4 × 4 matrix") as refusal:
+        segmenter().at(affine)  # type: ignore[arg-type]
+    assert "volume.affine" in refusal.value.details["try"]
+
+
+def test_a_modality_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="two channels") as refusal:
+        Segmenter(nn.Identity(), HEADS[0], ("t1", "t1", "t2", "flair"))
+    assert refusal.value.details["expected"] == "t1 once"

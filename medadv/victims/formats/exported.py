@@ -22,13 +22,15 @@ from torch.export.graph_signature import OutputKind
 from torch.export.passes import move_to_device_pass
 
 from medadv.errors import ConfigError, VictimError
-from medadv.victims.declared import Declared
+from medadv.victims.declared import Declared, check_said, undeclared
 from medadv.victims.segmentation import Segmenter
 from medadv.victims.window import Inference, SlidingWindow
 
 Kind = Literal["pt2", "torchscript", "compiled"]
 Sizes = tuple[int | None, ...]
 """A shape, batch axis and channels included; None where any size is answered."""
+
+SILENT = "a program holds its own network, and nothing of how it is deployed: that has to be said"
 
 METADATA = 2**20
 """Bytes of metadata that are read at most."""
@@ -128,16 +130,15 @@ def load(path: Path, declared: Declared | None, trust: bool) -> Segmenter:
             advice="where you know who made it: --trust, or trust=True in Python; or give the weights alone, as "
             "safetensors, and name the network in victims.<name>.network",
         )
-    if declared is None or "network" in declared.given:
-        raise ConfigError(
-            "a program holds its own network, and nothing of what its channels mean",
-            got="no declaration" if declared is None else "a network declared beside it",
-            expected="modalities, head and inference, and no network",
-            advice="write victims.<name>.modalities, .head, .normalise and .inference into the study; in Python: "
-            "Declared(scheme, modalities, inference=SlidingWindow(roi))",
-        )
+    if declared is None:
+        raise undeclared(SILENT)
+    declared.check_complete(SILENT)
+    if declared.network is not None:
+        raise ConfigError(SILENT, got="a network declared beside it", advice="leave network out")
     network = _exported(path, declared) if kind == "pt2" else _torchscript(path, declared)
-    return declared.deployed(network.eval())
+    victim = declared.deployed(network.eval())
+    check_said(victim, declared)
+    return victim
 
 
 def _kind(path: Path) -> Kind | None:
@@ -236,6 +237,8 @@ class _Shapes:
             ConfigError: windows or batches of another size.
         """
         head = declared.make_head()
+        assert declared.modalities is not None  # both: by load
+        assert declared.inference is not None
         sides = (("input", self.input[1], declared.modalities), ("output", self.output[1], head.channels))
         for what, size, names in sides:
             if size not in (None, len(names)):
@@ -305,7 +308,7 @@ def _check_metadata(path: Path, declared: Declared) -> None:
             said = {way: form[way][name]["num_channels"] for way, name in (("inputs", "image"), ("outputs", "pred"))}
         except (ValueError, LookupError, TypeError, zipfile.BadZipFile):  # it says nothing of that
             return
-    expected = {"inputs": len(declared.modalities), "outputs": len(declared.make_head().channels)}
+    expected = dict(zip(("inputs", "outputs"), declared.channels, strict=True))
     if said != expected:
         raise VictimError(
             f"{path.name} says that it has other channels than are declared",

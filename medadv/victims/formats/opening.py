@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 
 from medadv.errors import ConfigError, VictimError
 from medadv.victims import checkpoint
-from medadv.victims.combine import Mean, Mirrored
-from medadv.victims.declared import Declared
-from medadv.victims.networks import build_network
+from medadv.victims.combine import Mean, Mirrored, no_such_axis
+from medadv.victims.declared import Declared, check_said
 from medadv.victims.segmentation import Segmenter
+from medadv.victims.window import SlidingWindow
 
 Source = str | Path
 
@@ -44,20 +44,29 @@ class _Own:
 
     def load(self, path: Path, declared: Declared | None, trust: bool) -> Segmenter:  # noqa: ARG002
         victim = checkpoint.load_victim(path)
-        if declared is not None:
-            _check_said(victim, declared)
+        check_said(victim, declared)
         return victim
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A format: its name for people, what it needs to be one, whether it is a folder or which files, and its module."""
+    """A format.
+
+    Attributes:
+        name: for people.
+        needs: what makes it one.
+        folder: whether it is a folder.
+        files: which files can be one.
+        module: where it is read; None: here.
+        silent: whether it does not say how it is deployed.
+    """
 
     name: str
     needs: str
     folder: bool
     files: str | None
     module: str | None = None
+    silent: bool = False
 
     def format(self) -> Format:
         return _Own() if self.module is None else cast(Format, import_module(f"medadv.victims.formats.{self.module}"))
@@ -71,8 +80,8 @@ FORMATS = (
     _Row("medadv", f"a folder with {checkpoint.WEIGHTS} and {checkpoint.CARD}", True, checkpoint.WEIGHTS),
     _Row("MONAI bundle", "a folder with configs/metadata.json and models/", True, None, "bundle.format"),
     _Row("nnU-Net", "a folder with plans.json, dataset.json and fold_*/", True, "checkpoint*.pth", "nnunet.format"),
-    _Row("program", "a .pt2 of torch.export, or TorchScript; trusted", False, "*", "exported"),
-    _Row("weights", "one .safetensors, .pt, .pth or .ckpt", False, "*", "weights"),
+    _Row("program", "a .pt2 of torch.export, or TorchScript; trusted", False, "*", "exported", True),
+    _Row("weights", "one .safetensors, .pt, .pth or .ckpt", False, "*", "weights", True),
 )
 """Every format, in the order in which they are asked."""
 
@@ -94,7 +103,8 @@ def open_victim(
 
     Raises:
         VictimError: nothing there, no format that is known, or a file that cannot be used.
-        ConfigError: something has to be declared, or contradicts the file; or members that are deployed differently.
+        ConfigError: something has to be declared, or contradicts the file; members that are deployed differently; or
+            a device that is not here.
     """
     if declared is not None and not isinstance(declared, Declared):
         raise ConfigError(
@@ -102,14 +112,36 @@ def open_victim(
             got=repr(declared),
             advice="write load_victim(path, device=...) for a device, and Declared(scheme, modalities) for a model",
         )
+    place = _device(device)
     paths = [path] if isinstance(path, str | Path) else list(path)
     members = [_opened(Path(one).expanduser(), declared, trust) for one in paths]
     victim = members[0] if len(members) == 1 else _ensemble(members)
-    return replace(victim, network=victim.network.to(device))
+    return replace(victim, network=victim.network.to(place))
+
+
+def _device(device: str | torch.device) -> torch.device:
+    """The device, if a tensor can lie there."""
+    try:
+        torch.empty(0, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ConfigError(
+            "this machine has no such device",
+            got=device,
+            expected="cpu, or cuda, cuda:1, mps where they are",
+            cause=str(error).strip().splitlines()[0][:150] if str(error).strip() else None,
+            advice="`medadv doctor` tells what torch finds, and why a GPU may be missing",
+        ) from error
 
 
 load_victim = open_victim
 """The name that it has beside ``save_victim``."""
+
+
+def silent_format(path: Path) -> str | None:
+    """The name of a model's format, where it does not say how it is deployed; None where it does, or is no model."""
+    row = next((row for row in FORMATS if row.recognises(path)), None)
+    return row.name if row is not None and row.silent else None
 
 
 def mirrored(victim: Segmenter, axes: Sequence[int]) -> Segmenter:
@@ -119,10 +151,10 @@ def mirrored(victim: Segmenter, axes: Sequence[int]) -> Segmenter:
         ConfigError: no axes of its windows, or a victim that is scored by a predictor of its own.
     """
     _check_no_own_predictor([victim], "mirrored")
-    roi = getattr(victim.inference, "roi", None)
-    if roi is not None and max(axes, default=0) >= len(roi):
-        raise ConfigError("mirroring takes axes of space", got=list(axes), expected=f"some of {list(range(len(roi)))}")
-    return replace(victim, network=Mirrored(victim.network, axes))
+    network = Mirrored(victim.network, axes)
+    if isinstance(victim.inference, SlidingWindow) and max(network.axes) >= len(victim.inference.roi):
+        raise no_such_axis(network.axes, len(victim.inference.roi))
+    return replace(victim, network=network)  # whole volumes are held against their axes when there is one
 
 
 def format_of(path: Path) -> str:
@@ -184,32 +216,3 @@ def _check_no_own_predictor(victims: Sequence[Segmenter], what: str) -> None:
             cause="the predictor would go on scoring the single model",
             advice="let the format do it: nnU-Net averages folds and mirror images itself",
         )
-
-
-def _check_said(victim: Segmenter, declared: Declared) -> None:
-    """Refuse settings that a user wrote and that the model's own card contradicts."""
-    own, said = (_settings(v) for v in (victim, declared.deployed(victim.network)))
-    wrong = {name for name in declared.given & own.keys() if own[name] != said[name]}
-    if "network" in declared.given and declared.network is not None:
-        channels = len(victim.modalities), len(victim.head.channels)
-        if repr(build_network(declared.network, *channels)) != repr(victim.network):
-            wrong.add("network")
-    if wrong:
-        raise ConfigError(
-            f"the model's own {checkpoint.CARD} says otherwise than the settings beside it",
-            got={name: said.get(name, "another") for name in sorted(wrong)},
-            expected={name: own.get(name, type(victim.network).__name__) for name in sorted(wrong)},
-            advice="leave these settings out: the card knows how the network was trained",
-        )
-
-
-def _settings(victim: Segmenter) -> dict[str, Any]:
-    """How a victim is deployed, under the names that a study has for it."""
-    told = victim.preprocessing()
-    head = told["head"]
-    regions = {"regions": head["channels"]} if head["name"] == "sigmoid" else {}
-    scheme = {"scheme": told["scheme"]}
-    steps = {"normalise": told["preprocess"], "preprocess": told["preprocess"]}
-    return {"modalities": told["modalities"], "head": head["name"], "inference": told["inference"]} | (
-        regions | scheme | steps
-    )

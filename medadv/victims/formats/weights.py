@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from pickle import UnpicklingError
@@ -19,8 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from medadv.errors import ConfigError, VictimError
-from medadv.victims.declared import Declared
+from medadv.errors import VictimError
+from medadv.victims.declared import Declared, check_said, undeclared
+from medadv.victims.formats.numpy_numbers import NUMBERS
 from medadv.victims.networks import build_network
 from medadv.victims.segmentation import Segmenter
 
@@ -34,6 +36,8 @@ NESTED = ("state_dict", "model_state_dict", "network_weights", "model", "network
 
 PREFIXES = ("module.", "_orig_mod.", "network.", "model.", "net.")
 """What wrappers (DDP, ``torch.compile``, Lightning) put before every key."""
+
+SILENT = "weights are numbers: which network they belong to, and how it is deployed, has to be said"
 
 _DAMAGED = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, UnpicklingError)
 """What ``torch.load`` raises on a file that is no checkpoint, or not a whole one."""
@@ -49,20 +53,18 @@ def load(path: Path, declared: Declared | None, trust: bool) -> Segmenter:  # no
 
     Raises:
         VictimError: a file that is no state dict, or weights of another network.
-        ConfigError: nobody has said which network they belong to, or it cannot be built.
+        ConfigError: nobody has said which network they belong to and how it is deployed, or it cannot be built.
     """
     state = read_state(path)
-    if declared is None or declared.network is None:
-        raise ConfigError(
-            "weights are numbers: which network they belong to, and what its channels mean, has to be said",
-            got=path.name,
-            expected="the network by name, its input channels and its head",
-            advice="write victims.<name>.network, .modalities, .head, .normalise and .inference into the study; in "
-            "Python: Declared(scheme, modalities, network=Architecture(name='UNet', arguments={...}))",
-        )
-    network = build_network(declared.network, len(declared.modalities), len(declared.make_head().channels))
+    if declared is None:
+        raise undeclared(SILENT)
+    declared.check_complete(SILENT, network=True)
+    assert declared.network is not None
+    network = build_network(declared.network, *declared.channels)
     fit_state(network, state)
-    return declared.deployed(network.eval())
+    victim = declared.deployed(network.eval())
+    check_said(victim, replace(declared, network=None))  # the network is the declared one
+    return victim
 
 
 def read_state(path: Path) -> State:
@@ -87,6 +89,14 @@ def read_state(path: Path) -> State:
     state = _safetensors(path) if path.suffix in SAFE or container == "safetensors" else _pickled(path)
     if odd := [name for name, tensor in state.items() if tensor.layout != torch.strided or tensor.is_quantized]:
         raise VictimError("these weights are sparse or quantised", got=odd[:5], expected="plain tensors")
+    if odd := [name for name, tensor in state.items() if tensor.is_complex()]:
+        raise VictimError(
+            f"the weights in {path.name} are complex numbers",
+            got=odd[:5],
+            expected="real ones",
+            cause="a network of k-space",
+            advice="bring such a network in by Python, with medadv.Segmenter",
+        )
     broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise VictimError(
@@ -159,7 +169,7 @@ def _safetensors(path: Path) -> State:
 
 def _pickled(path: Path) -> State:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(NUMBERS):
             warnings.simplefilter("ignore")  # of what torch warns here (sparse tensors), it is refused below
             content = torch.load(path, weights_only=True, map_location="cpu")
     except _DAMAGED as error:

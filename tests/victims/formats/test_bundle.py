@@ -30,8 +30,10 @@ from medadv.labels import BRATS_2018, BRATS_2023, BRATS_2024, LabelScheme
 from medadv.victims.declared import Declared
 from medadv.victims.formats.bundle import format as bundle
 from medadv.victims.head import Sigmoid, Softmax
+from medadv.victims.networks import Architecture
 from medadv.victims.normalize import ZScore
 from medadv.victims.segmentation import Segmenter, weights_digest
+from medadv.victims.spatial import Orientation
 from medadv.victims.window import SlidingWindow, WholeVolume
 
 Change = Callable[[dict[str, Any]], None]
@@ -281,10 +283,12 @@ def test_data_that_the_bundle_was_not_made_for_are_refused(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("modalities", {}),
+        ("modalities", {"modalities": ("t1", "t1ce", "t2", "flair")}),
         ("head", {"head": "softmax"}),
         ("regions", {"regions": ("WT", "TC", "ET")}),
-        ("preprocess", {"preprocess": (ZScore(nonzero=False),)}),
+        ("normalise", {"normalise": ZScore(nonzero=False)}),
+        ("spatial", {"spatial": (Orientation("RAS"),)}),
+        ("network", {"network": Architecture()}),
         ("inference", {"inference": WholeVolume()}),
     ],
 )
@@ -292,10 +296,11 @@ def test_a_setting_that_the_bundle_says_otherwise_is_refused(
     tmp_path: Path, setting: str, said: dict[str, Any]
 ) -> None:
     root = write(tmp_path, brats())
-    other = Declared(BRATS_2018, ("t1", "t1ce", "t2", "flair"), **({"head": "sigmoid"} | said))
-    bundle.load(root, other, trust=False)  # what the user did not write is no contradiction
-    with pytest.raises(ConfigError, match=f"otherwise than the study: {setting}"):
-        bundle.load(root, Declared(**vars(other) | {"given": frozenset({setting})}), trust=False)
+    agreed = {"head": "sigmoid", "modalities": ("t1ce", "t1", "t2", "flair"), "regions": ("TC", "WT", "ET")}
+    bundle.load(root, Declared(BRATS_2018, **agreed), trust=False)
+    with pytest.raises(ConfigError, match="says otherwise") as refusal:
+        bundle.load(root, Declared(BRATS_2018, **agreed | said), trust=False)
+    assert list(refusal.value.details["got"]) == [setting]
 
 
 # Identity

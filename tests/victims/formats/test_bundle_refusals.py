@@ -309,3 +309,12 @@ def test_files_that_are_none_are_refused(sound: Path, tmp_path: Path) -> None:
         bundle.load(root, None, trust=False)
     assert not bundle.recognises(tmp_path / "models")
     assert not bundle.recognises(sound / "models" / "model.pt")
+
+
+def test_words_and_folds_that_a_bundle_does_not_have_are_refused(tmp_path: Path) -> None:
+    root = write(tmp_path, brats())
+    with pytest.raises(ConfigError, match="does not have") as refusal:
+        bundle.load(root, Declared(BRATS_2018, names={"T1 gad": "t1ce"}), trust=False)
+    assert refusal.value.details["got"] == ["T1 gad"]
+    with pytest.raises(ConfigError, match="has none"):
+        bundle.load(root, Declared(BRATS_2018, folds=(0,)), trust=False)

@@ -26,13 +26,14 @@ from medadv.labels import LabelScheme
 from medadv.victims.declared import Declared
 from medadv.victims.formats.exported import load, recognises
 from medadv.victims.networks import Architecture, build_network
+from medadv.victims.normalize import ZScore
 from medadv.victims.segmentation import Segmenter, weights_digest
 from medadv.victims.window import SlidingWindow, WholeVolume
 
 SCHEME = LabelScheme("two", {"background": 0, "lesion": 1})
 UNET = Architecture(arguments={"spatial_dims": 3, "channels": [4, 8], "strides": [2], "num_res_units": 1})
 WINDOWS = SlidingWindow((8, 8, 8), overlap=0.5)
-DECLARED = Declared(SCHEME, ("t1", "flair"), inference=WINDOWS)
+DECLARED = Declared(SCHEME, ("t1", "flair"), normalise=ZScore(), inference=WINDOWS)
 
 
 def network(channels: int = 2, training: bool = False) -> nn.Module:
@@ -172,7 +173,7 @@ FIXED: dict[str, tuple[Declared, type[MedadvError], str]] = {
         VictimError,
         "number of output channels",
     ),
-    "a network beside it": (declared(network=UNET, given=frozenset({"network"})), ConfigError, "its own network"),
+    "a network beside it": (declared(network=UNET), ConfigError, "its own network"),
 }
 
 
@@ -283,7 +284,7 @@ def test_nothing_is_loaded_without_trust_or_declaration(
     assert recognises(programs[name])
     with pytest.raises(VictimError, match="--trust, or trust=True"):
         load(programs[name], DECLARED, trust=False)
-    with pytest.raises(ConfigError, match="nothing of what its channels mean"):
+    with pytest.raises(ConfigError, match="nothing of how it is deployed"):
         load(programs[name], None, trust=True)
 
 
@@ -300,7 +301,7 @@ def test_other_files_are_no_programs(tmp_path: Path) -> None:
 PLANTED = """
 import pickle, sys, zipfile, torch
 from pathlib import Path
-from medadv import Declared, LabelScheme, SlidingWindow, open_victim
+from medadv import Declared, LabelScheme, SlidingWindow, ZScore, open_victim
 from medadv.errors import MedadvError
 
 class Payload:
@@ -308,7 +309,7 @@ class Payload:
         return Path.touch, (Path("executed"),)
 
 declared = Declared(LabelScheme("two", {"background": 0, "lesion": 1}), ("t1", "flair"),
-                    inference=SlidingWindow((8, 8, 8)))
+                    normalise=ZScore(), inference=SlidingWindow((8, 8, 8)))
 program = torch.export.export(torch.nn.Conv3d(2, 2, 1), (torch.randn(1, 2, 8, 8, 8),))
 torch.export.save(program, "clean.pt2")
 with zipfile.ZipFile("clean.pt2") as old, zipfile.ZipFile("planted.pt2", "w") as new:

@@ -160,7 +160,7 @@ def test_it_tells_its_channels_tissues_and_settings(nnunet: Trained) -> None:
 def test_what_is_declared_picks_folds_and_renames(nnunet: Trained) -> None:
     scheme = load(nnunet(ISOTROPIC), None, False).head.scheme
     names = {"T1": "native", "enhancing tumor": "rim"}
-    declared = Declared(scheme, ("native", "flair"), names=names, folds=(1,), given=frozenset({"modalities"}))
+    declared = Declared(scheme, ("native", "flair"), names=names, folds=(1,))
     victim = load(nnunet(ISOTROPIC), declared, False)
     assert victim.modalities == ("native", "flair")
     assert victim.head.scheme.numbers["rim"] == 3

@@ -19,6 +19,8 @@ from medadv.labels import MSD_TASK01
 from medadv.victims.declared import Declared
 from medadv.victims.formats.nnunet.format import load, recognises
 from medadv.victims.networks import Architecture
+from medadv.victims.normalize import ZScore
+from medadv.victims.window import WholeVolume
 
 pytest.importorskip("nnunetv2")
 
@@ -240,16 +242,30 @@ def test_without_nnunet_the_refusal_says_what_to_install(
 
 def test_channels_that_are_declared_otherwise_are_refused(copied: Callable[..., Path]) -> None:
     folder = copied()
-    declared = Declared(MSD_TASK01, ("t1", "t2"), given=frozenset({"modalities"}))
+    declared = Declared(MSD_TASK01, ("t1", "t2"))
     assert "names" in refusal(folder, declared=declared).details["try"]
 
 
-@pytest.mark.parametrize("setting", ["head", "network", "inference", "preprocess", "normalise", "regions"])
+OTHERWISE: dict[str, Any] = {
+    "head": "sigmoid",
+    "network": Architecture(),
+    "inference": WholeVolume(),
+    "spatial": (),
+    "normalise": ZScore(nonzero=False),
+    "regions": ("ET",),
+}
+
+
+@pytest.mark.parametrize("setting", OTHERWISE)
 def test_settings_that_the_folder_says_otherwise_are_refused(setting: str, copied: Callable[..., Path]) -> None:
-    declared = Declared(
-        MSD_TASK01, ("t1", "flair"), "sigmoid", ("ET",), Architecture(), given=frozenset({setting, "modalities"})
-    )
-    assert f"declared: {setting}" in refusal(copied(), declared=declared).problem
+    error = refusal(copied(), declared=Declared(MSD_TASK01, ("t1", "flair"), **{setting: OTHERWISE[setting]}))
+    assert "says otherwise" in error.problem
+    assert list(error.details["got"]) == [setting]
+
+
+def test_a_word_that_the_folder_does_not_have_is_refused(copied: Callable[..., Path]) -> None:
+    error = refusal(copied(), declared=Declared(MSD_TASK01, names={"tumour center": "necrosis"}))
+    assert error.details["got"] == ["tumour center"]
 
 
 def test_an_ignore_label_is_no_class(copied: Callable[..., Path]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from runtime_types import unchecked
 from safetensors.torch import save_file
 from torch import nn
@@ -18,20 +19,23 @@ import medadv
 from medadv.attack.victim import Passes
 from medadv.errors import ConfigError, VictimError
 from medadv.labels import BRATS_2018, LabelScheme
+from medadv.study.spec import VictimSpec
 from medadv.victims.checkpoint import CARD, WEIGHTS, load_victim, save_victim
 from medadv.victims.declared import Declared
 from medadv.victims.formats.exported import Program
 from medadv.victims.formats.opening import FORMATS, mirrored, open_victim
 from medadv.victims.head import Sigmoid, Softmax
 from medadv.victims.networks import Architecture, build_network
-from medadv.victims.normalize import Unchanged
+from medadv.victims.normalize import Unchanged, ZScore
 from medadv.victims.segmentation import Segmenter
+from medadv.victims.spatial import Orientation
 from medadv.victims.window import SlidingWindow, WholeVolume
 
 SCHEME = LabelScheme("two", {"background": 0, "lesion": 1})
 UNET = Architecture(arguments={"spatial_dims": 3, "channels": [4, 8], "strides": [2]})
 WINDOWS = SlidingWindow((8, 8, 8))
-DECLARED = Declared(SCHEME, ("t1", "flair"), network=UNET, inference=WINDOWS)
+DECLARED = Declared(SCHEME, ("t1", "flair"), network=UNET, normalise=ZScore(), inference=WINDOWS)
+OF_PROGRAMS = replace(DECLARED, network=None)
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -65,7 +69,7 @@ DOORS: dict[str, Callable[[Path], Segmenter]] = {
     "medadv": lambda f: open_victim(f / "own"),
     "medadv's weights": lambda f: open_victim(str(f / "own" / WEIGHTS)),
     "safetensors": lambda f: open_victim(state(f), DECLARED),
-    "program": lambda f: open_victim(exported(f), DECLARED, trust=True),
+    "program": lambda f: open_victim(exported(f), OF_PROGRAMS, trust=True),
     "the name beside save_victim": lambda f: medadv.load_victim(f / "own", device="cpu"),
 }
 
@@ -92,6 +96,12 @@ def test_a_home_folder_is_understood(own: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_network_goes_where_it_is_asked_to(own: Path) -> None:
     assert {p.device.type for p in open_victim(own, device="meta").network.parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "", "npu"])
+def test_a_device_that_is_not_here_is_refused(own: Path, device: str) -> None:
+    with pytest.raises(ConfigError, match="no such device"):
+        open_victim(own, device=device)
 
 
 def test_a_device_in_the_place_of_a_declaration_is_advice(own: Path) -> None:
@@ -150,35 +160,71 @@ def test_a_file_needs_neither_nnunet_nor_bundles(tmp_path: Path) -> None:
 
 # What a card and a user both say
 
-SAID: dict[str, dict[str, object]] = {
-    "modalities": {"modalities": ("flair", "t1")},
-    "head": {"head": "sigmoid", "scheme": LabelScheme("two", {"background": 0, "lesion": 1}, {"L": ("lesion",)})},
-    "inference": {"inference": WholeVolume(2)},
-    "normalise": {"preprocess": (Unchanged(),)},
-    "network": {"network": Architecture(name="BasicUNet", arguments={"features": [4] * 6})},
-    "scheme": {"scheme": LabelScheme("other", {"background": 0, "lesion": 2})},
+SAID: dict[str, object] = {
+    "modalities": ("flair", "t1"),
+    "head": "sigmoid",
+    "regions": ("lesion",),
+    "inference": WholeVolume(2),
+    "normalise": Unchanged(),
+    "spatial": (Orientation("RAS"),),
+    "network": Architecture(name="BasicUNet", arguments={"features": [4] * 6}),
 }
 
 
 @pytest.mark.parametrize("name", SAID)
-def test_a_setting_against_the_card_is_refused_and_a_default_is_not(own: Path, name: str) -> None:
-    said = replace(DECLARED, given=frozenset({name}))
-    open_victim(own, said)  # as the card has it
-    wrong = replace(said, **SAID[name])
-    open_victim(own, replace(wrong, given=frozenset()))
+def test_a_setting_against_the_card_is_refused_and_a_silence_is_not(own: Path, name: str) -> None:
+    open_victim(own, DECLARED)  # as the card has it
+    open_victim(own, Declared(SCHEME))
     with pytest.raises(ConfigError, match="says otherwise") as refusal:
-        open_victim(own, wrong)
+        open_victim(own, replace(DECLARED, **{name: SAID[name]}))
     assert list(refusal.value.details["got"]) == [name]
+
+
+@pytest.mark.parametrize("make", [lambda f: f / "own", state, exported], ids=["medadv", "weights", "program"])
+def test_words_and_folds_that_nothing_uses_are_refused(own: Path, make: Callable[[Path], Path]) -> None:
+    path = make(own.parent)
+    said = OF_PROGRAMS if path.suffix == ".pt2" else DECLARED
+    with pytest.raises(ConfigError, match="names translate words"):
+        open_victim(path, replace(said, names={"T1": "t1"}), trust=True)
+    with pytest.raises(ConfigError, match="folds are chosen"):
+        open_victim(path, replace(said, folds=(0,)), trust=True)
+
+
+# What a file does not say, and nobody has said
+
+
+@pytest.mark.parametrize("setting", ["modalities", "normalise", "inference", "regions", "network"])
+def test_nothing_of_a_silent_file_is_guessed(tmp_path: Path, setting: str) -> None:
+    """The advice is the lines that a study needs, with the values that would have been guessed."""
+    paths = [state(tmp_path)] if setting == "network" else [state(tmp_path), exported(tmp_path)]
+    for path in paths:
+        said = DECLARED if path.suffix == ".safetensors" else OF_PROGRAMS
+        lacking = replace(said, scheme=BRATS_2018, head="sigmoid", regions=("TC", "WT"), data=("flair", "t1"))
+        with pytest.raises(ConfigError, match="has to be said") as refusal:
+            open_victim(path, replace(lacking, **{setting: None}), trust=True)
+        advice = refusal.value.details["try"].splitlines()
+        (line,) = [one for one in advice if one.startswith("    ")]
+        proposed = {
+            "modalities": ("flair", "t1"),
+            "normalise": ZScore(),
+            "inference": SlidingWindow((32, 32, 32)),
+            "regions": ("WT", "TC", "ET"),
+            "network": Architecture(),
+        }
+        written = VictimSpec.model_validate(yaml.safe_load(line))
+        assert written.model_fields_set == {setting}
+        assert getattr(written, setting) == proposed[setting]
+        assert f"{setting}=" in advice[-1]
 
 
 def test_other_regions_than_the_cards_are_refused(tmp_path: Path) -> None:
     torch.manual_seed(0)
     victim = Segmenter(build_network(UNET, 2, 2), Sigmoid(BRATS_2018, ("WT", "ET")), ("t1", "flair"))
     save_victim(victim, UNET, tmp_path)
-    said = replace(DECLARED, scheme=BRATS_2018, head="sigmoid", regions=("WT", "TC"), given=frozenset({"regions"}))
+    said = Declared(BRATS_2018, head="sigmoid", regions=("WT", "TC"))
     with pytest.raises(ConfigError, match="says otherwise"):
         open_victim(tmp_path, said)
-    open_victim(tmp_path, replace(said, given=frozenset({"head"})))
+    open_victim(tmp_path, replace(said, regions=None))
 
 
 # Victims made of victims
@@ -214,8 +260,16 @@ def test_a_mirrored_victim_answers_alike_for_mirror_images(own: Path, x: torch.T
         mirrored(victim, (3,))
 
 
+@pytest.mark.parametrize("axes", [(3,), ("x",), (True,), (0.0,), 0, (), (1, 1), (-1,)], ids=repr)
+def test_mirroring_along_what_is_no_axis_is_refused(own: Path, x: torch.Tensor, axes: object) -> None:
+    """Whole volumes tell their axes only when there is one."""
+    victim = replace(open_victim(own), inference=WholeVolume(2))
+    with unchecked(), pytest.raises(ConfigError, match="axes of space"):
+        mirrored(victim, axes)(x)  # type: ignore[arg-type]
+
+
 def test_the_gradient_goes_through_programs_that_are_mirrored_and_averaged(tmp_path: Path, x: torch.Tensor) -> None:
-    program = open_victim([exported(tmp_path)] * 2, DECLARED, trust=True)
+    program = open_victim([exported(tmp_path)] * 2, OF_PROGRAMS, trust=True)
     gradients = []
     for victim in (program, DECLARED.deployed(network())):
         z = x.clone().requires_grad_()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -18,10 +19,12 @@ from medadv.labels import LabelScheme
 from medadv.victims.declared import Declared
 from medadv.victims.formats.weights import fit_state, load, read_state, recognises
 from medadv.victims.networks import Architecture, build_network
+from medadv.victims.normalize import ZScore
+from medadv.victims.window import WholeVolume
 
 SCHEME = LabelScheme("two", {"background": 0, "lesion": 1})
 UNET = Architecture(arguments={"spatial_dims": 2, "channels": [4, 8], "strides": [2], "num_res_units": 1})
-DECLARED = Declared(SCHEME, ("t1", "flair"), network=UNET)
+DECLARED = Declared(SCHEME, ("t1", "flair"), network=UNET, normalise=ZScore(), inference=WholeVolume())
 
 
 def network(seed: int = 0, modalities: int = 2, channels: int = 2, name: Architecture = UNET) -> nn.Module:
@@ -59,6 +62,13 @@ GOOD: dict[str, Callable[[], Any]] = {
     "compiled, then DDP": lambda: named("module._orig_mod."),
     "DDP, then compiled": lambda: named("_orig_mod.module."),
     "Lightning": lambda: LIGHTNING | {"state_dict": Lit().state_dict()},
+    "NumPy's numbers beside them": lambda: {
+        "state_dict": network().state_dict(),
+        "best": np.float64(0.8),
+        "epoch": np.int64(3),
+        "losses": [np.float32(0.1)],
+        "early": np.bool_(True),
+    },
     "Lightning around DDP": lambda: LIGHTNING | {"state_dict": named("net.module.")},
 }
 
@@ -151,6 +161,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "GAN": (saved(lambda: {"g": network().state_dict(), "d": network(1).state_dict()}), "several sets of weights"),
     "NaN": (saved(lambda: broken(torch.nan)), "not finite"),
+    "complex": (saved(lambda: {"weight": torch.ones(2, dtype=torch.complex64)}), "are complex numbers"),
     "infinity": (safe("model.safetensors", lambda: broken(torch.inf)), "not finite"),
     "sparse": (saved(lambda: {"weight": torch.eye(3).to_sparse()}), "sparse or quantised"),
     "loss beside the network": (
@@ -221,7 +232,7 @@ def test_folders_and_missing_files_are_no_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize("declared", [None, Declared(SCHEME, ("t1", "flair"))])
 def test_without_a_network_the_advice_names_the_keys(tmp_path: Path, declared: Declared | None) -> None:
     torch.save(network().state_dict(), tmp_path / "model.pt")
-    with pytest.raises(ConfigError, match=r"victims\.<name>\.network"):
+    with pytest.raises(ConfigError, match=r"(?s)victims\.<name>.*network"):
         load(tmp_path / "model.pt", declared, trust=False)
     torch.save(network(), tmp_path / "model.pt")  # what no declaration can mend is told first
     with pytest.raises(VictimError, match="is a program"):

@@ -8,7 +8,7 @@ refused by its key. Only a bundle that is trusted goes through MONAI's own parse
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ import monai
 from monai.transforms import Compose
 from torch import nn
 
-from medadv.errors import ConfigError, VictimError
-from medadv.victims.declared import Declared
+from medadv.errors import VictimError
+from medadv.victims.declared import Declared, check_said
 from medadv.victims.formats import exported
-from medadv.victims.formats.bundle.answer import head_of, modalities_of, only_name
+from medadv.victims.formats.bundle.answer import channel_names, head_of, modalities_of, only_name
 from medadv.victims.formats.bundle.config import TRUST, Config, read_mapping
 from medadv.victims.formats.bundle.deployed import BundlePrediction
 from medadv.victims.formats.bundle.inverse import turning_back
@@ -33,13 +33,12 @@ from medadv.victims.formats.bundle.steps import LOADING, RULES, preprocessing, s
 from medadv.victims.formats.bundle.trusted import Trusted
 from medadv.victims.formats.bundle.windows import axes_of_space, windows
 from medadv.victims.formats.weights import fit_state, read_state
-from medadv.victims.head import Head, Sigmoid
+from medadv.victims.head import Sigmoid
 from medadv.victims.networks import NETWORKS, Architecture, build_network
-from medadv.victims.preprocess import Intensity, Step
+from medadv.victims.preprocess import Intensity
 from medadv.victims.segmentation import Segmenter
 from medadv.victims.spacing import Spacing
 from medadv.victims.spatial import Orientation
-from medadv.victims.window import Inference
 
 CONFIGURATIONS = ("inference.json", "inference.yaml", "inference.yml")
 METADATA = "metadata.json"
@@ -99,16 +98,18 @@ def load(path: Path, declared: Declared | None, trust: bool) -> Segmenter:
     activation = pipeline.after.activation
     head = head_of(metadata, activation, declared, pipeline.after.glioma)
     pipeline.after.numbers(head)
-    _check_said(declared, modalities, head, steps.steps, inference)
     regions = head.regions if isinstance(head, Sigmoid) else None
-    own = Declared(head.scheme, modalities, activation, regions, preprocess=steps.steps, inference=inference)
+    own = Declared(head.scheme, modalities, activation, regions, normalise=steps.steps, inference=inference)
     network = _network(path, config, trusted, own).eval()
+    victim = own.deployed(network)
+    words = {*channel_names(metadata, "inputs"), *channel_names(metadata, "outputs")}
+    check_said(victim, declared, words)
     placed = any(isinstance(step, Orientation | Spacing) for step in steps.steps)
     deployed = BundlePrediction(
         network, head, image, pipeline.before, pipeline.inferer, pipeline.after, placed, pipeline.description
     )
     back = turning_back(steps.steps, pipeline.after.inverted, pipeline.after.by_nearest)
-    return Segmenter(network, head, modalities, back, inference, deployed)
+    return replace(victim, preprocess=back, deployed=deployed)
 
 
 def _configuration(path: Path) -> Path:
@@ -135,7 +136,7 @@ def _network(path: Path, config: Config, trusted: Trusted | None, own: Declared)
             expected=f"models/{WEIGHTS[0]} or models/{WEIGHTS[1]}, a state dict",
             advice=TRUST if program.is_file() else "take the bundle as it was published, with its models/",
         )
-    network = trusted.network() if trusted else _built(config, len(own.modalities), len(own.make_head().channels))
+    network = trusted.network() if trusted else _built(config, *own.channels)
     fit_state(network, read_state(weights))
     return network
 
@@ -175,31 +176,3 @@ def _listed(value: Any, key: str) -> Sequence[Transform]:
         raise VictimError(f"the bundle's {key} is no Compose of transforms", got=type(value).__name__)
     transforms: Sequence[Transform] = value.flatten().transforms  # type: ignore[no-untyped-call]
     return transforms
-
-
-def _check_said(
-    declared: Declared | None, modalities: tuple[str, ...], head: Head, steps: tuple[Step, ...], inference: Inference
-) -> None:
-    """Refuse settings that the user wrote and the bundle says otherwise."""
-    if declared is None:
-        return
-    regions = head.regions if isinstance(head, Sigmoid) else None
-    told = {
-        "modalities": (declared.modalities, modalities),
-        "head": (declared.head, head.name),
-        "regions": (declared.regions, regions),
-        "preprocess": (declared.preprocess, steps),
-        "normalise": (declared.preprocess, steps),
-        "inference": (declared.inference, inference),
-    }
-    for setting in sorted(declared.given & told.keys()):
-        said, own = told[setting]
-        if said != own:
-            raise ConfigError(
-                f"the bundle says otherwise than the study: {setting}",
-                got=said,
-                expected=own,
-                advice=f"leave {setting} out: a bundle says how it is deployed",
-            )
-    if "network" in declared.given:
-        raise ConfigError("a bundle brings its own network", got=declared.network, advice="leave network out")

@@ -10,23 +10,15 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from medadv.errors import VictimError
+from medadv.victims.formats.numpy_numbers import NUMBERS
 
 FINAL = "checkpoint_final.pth"
 KEYS: dict[str, type] = {"network_weights": dict, "init_args": dict, "trainer_name": str}
 LARGEST = 16_000_000
-
-_scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
-NUMBERS: list[Any] = [
-    np.dtype,
-    *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    *{type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "?")},
-]
-"""What a checkpoint may hold beyond tensors and Python's own values: NumPy's numbers, as nnU-Net logs its losses."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from medadv import vocabulary
 from medadv.errors import ConfigError, VictimError
 from medadv.labels import LabelScheme
 from medadv.victims.combine import Mean, Mirrored, passes
-from medadv.victims.declared import Declared
+from medadv.victims.declared import Declared, check_said
 from medadv.victims.formats.nnunet.folder import Trained, read_folder, root_of
 from medadv.victims.formats.nnunet.predictor import NnUNetDeployed, quiet
 from medadv.victims.formats.nnunet.steps import preprocessing
@@ -107,37 +107,12 @@ def load(path: Path, declared: Declared | None, trust: bool) -> Segmenter:
     network = each[0] if len(each) == 1 else Mean(each)
     window = SlidingWindow(((1,) if flat else ()) + tuple(configuration.patch_size), 0.5, grid="nnunet")
     victim = Segmenter((Slices(network) if flat else network).eval(), head, modalities, steps, window)
-    _check_said(victim, declared)
+    check_said(victim, declared, _words(trained), has_folds=True)
     reorients = trained.plans.get("image_reader_writer") == "NibabelIOWithReorient"
     deployed = NnUNetDeployed(
         plans, configuration, trained.dataset, members, trained.trainer, trained.mirroring, reorients
     )
     return replace(victim, deployed=deployed)
-
-
-def _check_said(victim: Segmenter, declared: Declared | None) -> None:
-    """Refuse settings that the user wrote and the folder says otherwise."""
-    if declared is None:
-        return
-    regions = victim.head.regions if isinstance(victim.head, Sigmoid) else None
-    told = {
-        "head": (declared.head, victim.head.name),
-        "regions": (declared.regions, regions),
-        "preprocess": (declared.preprocess, victim.steps),
-        "normalise": (declared.preprocess, victim.steps),
-        "spatial": (declared.preprocess, victim.steps),
-        "inference": (declared.inference, victim.inference),
-        "network": (declared.network, None),
-    }
-    for setting in sorted(declared.given & told.keys()):
-        said, own = told[setting]
-        if said != own:
-            raise ConfigError(
-                f"plans.json and dataset.json say otherwise than was declared: {setting}",
-                got=said,
-                expected=own if own is not None else "none",
-                advice=f"leave {setting} out: a trained folder says how it is deployed",
-            )
 
 
 def _configuration(plans: Any, name: str) -> Any:
@@ -172,7 +147,7 @@ def _modalities(dataset: Mapping[str, Any], names: Mapping[str, str], declared: 
         raise VictimError("dataset.json numbers its channels in another way than nnU-Net", got=channels)
     words = [str(channels[str(place)]) for place in range(len(channels))]
     found = tuple(names.get(word, vocabulary.modality(word)) for word in words)
-    meant = declared.modalities if declared and "modalities" in declared.given else None
+    meant = declared.modalities if declared else None
     if len(set(found)) < len(found):
         # Channel names choose nnU-Net's normalisation, and some folders name nothing but that.
         if meant is not None and len(meant) == len(found):
@@ -182,14 +157,16 @@ def _modalities(dataset: Mapping[str, Any], names: Mapping[str, str], declared: 
             got=words,
             advice="say what they are, in order: victims.<name>.modalities",
         )
-    if meant is not None and meant != found:
-        raise ConfigError(
-            "the channels that were declared are not those of dataset.json",
-            got=list(meant),
-            expected=list(found),
-            advice="where only the words differ: victims.<name>.names, for example {" + f"{words[0]}: {meant[0]}" + "}",
-        )
     return found
+
+
+def _words(trained: Trained) -> set[str]:
+    """What the folder calls its channels and labels; tissues that only regions name are ``label 2``."""
+    labels: Mapping[str, Any] = trained.dataset["labels"]
+    numbers = {n for value in labels.values() for n in (value if isinstance(value, list) else [value])}
+    channels = trained.dataset.get("channel_names", trained.dataset.get("modality"))
+    assert isinstance(channels, dict)  # by read_folder
+    return {*labels, *map(str, channels.values()), *(f"label {number}" for number in numbers)}
 
 
 def _head(trained: Trained, names: Mapping[str, str]) -> Head:
