@@ -28,9 +28,9 @@ from medadv.study.split import Fold
 from medadv.victims.checkpoint import save_victim
 from medadv.victims.declared import Declared
 from medadv.victims.networks import build_network
+from medadv.victims.memory import is_full
 from medadv.victims.preprocess import Way
 from medadv.victims.segmentation import Segmenter
-from medadv.victims.thrift import is_full
 
 MEMORY = 4 * 2**30
 """How many bytes of training cases are kept in memory."""

@@ -19,7 +19,6 @@ from medadv.victims.combine import passes
 from medadv.victims.segmentation import Segmenter
 from medadv.victims.window import SlidingWindow
 
-_FULL = ("out of memory", "can't allocate memory", "bad_alloc", "alloc_failed", "not enough memory")
 _BLOCK = 4
 """Layers whose inner results are thrown away together: more save memory, fewer save time."""
 
@@ -95,13 +94,6 @@ SAVINGS = (
     Saving("stitching on the CPU", volumes_elsewhere),
 )
 """In the order in which they are tried."""
-
-
-def is_full(error: BaseException) -> bool:
-    """Whether an error says that memory is spent: of CUDA, of the CPU's allocator, of Python or of oneDNN."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _FULL)
 
 
 def _layers(module: nn.Module) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,12 +13,12 @@ from torch import Tensor, nn
 
 from medadv.labels import BRATS_2018
 from medadv.victims.head import Softmax
+from medadv.victims.memory import is_full
 from medadv.victims.segmentation import Segmenter, weights_digest
 from medadv.victims.thrift import (
     SAVINGS,
     Visiting,
     checkpointed,
-    is_full,
     one_window_at_a_time,
     volumes_elsewhere,
 )
@@ -120,6 +121,10 @@ def test_only_windows_visit_a_device() -> None:
         (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), True),
         (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("unable to mmap 4096 bytes from file <w>: Cannot allocate memory (12)"), True),
+        (RuntimeError("itk::ERROR: Image: Failed to allocate memory for image."), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
         (RuntimeError("The size of tensor a (4) must match"), False),
         (ValueError("out of memory"), False),
     ],
