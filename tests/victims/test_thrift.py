@@ -113,6 +113,16 @@ def test_only_windows_visit_a_device() -> None:
     assert volumes_elsewhere(full) is None  # a victim on the CPU has nowhere to visit from
 
 
+def test_a_device_that_fills_while_it_is_visited_is_not_called_the_wrong_one() -> None:
+    class Full(nn.Conv3d):
+        def forward(self, x: Tensor) -> Tensor:
+            raise torch.OutOfMemoryError(f"CUDA out of memory, on {x.device}")
+
+    away = Visiting(Full(2, 4, 1, device="meta"), torch.device("meta"))
+    with pytest.raises(torch.OutOfMemoryError, match="on meta"):
+        replace(victim("UNet"), network=away)(image())
+
+
 @pytest.mark.parametrize(
     ("error", "full"),
     [

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from medadv.errors import VictimError
 from medadv.victims.grid import known, lengths
+from medadv.victims.memory import is_full
 from medadv.victims.preprocess import Affine
 from medadv.victims.spatial import Orientation
 
@@ -67,9 +68,9 @@ class NnUNetDeployed:
             predictor = self._predictor(x.device)
             try:
                 numbers = predictor.predict_single_npy_array(zyx, {"spacing": spacing})
-            except torch.OutOfMemoryError:
-                raise
             except RuntimeError as error:
+                if is_full(error):
+                    raise
                 raise VictimError(
                     "nnU-Net's own predictor gives no answer to this image",
                     got=error,
