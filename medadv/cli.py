@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,7 +34,29 @@ Trust = Annotated[
 ]
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, runs/<study>.")]
+Means = tuple[str, str | None, bool]
+"""Device, memory, trust: what a study may use of the machine."""
+
+ANY: Means = ("auto", None, False)
+
 Tracked = Annotated[bool, typer.Option("--track/--no-track", help="Give MLflow (mlflow.db) a copy of the results.")]
+
+
+def on_machine(verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb with ``--device``, ``--memory`` and ``--trust`` in the place of its parameter ``machine``."""
+
+    @wraps(verb)
+    def typed(*, device: str, memory: str | None, trust: bool, **others: Any) -> None:
+        verb(machine=(device, memory, trust), **others)
+
+    own = [parameter for parameter in signature(verb, eval_str=True).parameters.values() if parameter.name != "machine"]
+    options = {"device": (Device, "auto"), "memory": (Memory, None), "trust": (Trust, False)}
+    shown = [Parameter(n, Parameter.KEYWORD_ONLY, default=d, annotation=a) for n, (a, d) in options.items()]
+    # The verb's own may come in any order: Typer gives all of them by name.
+    own = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in own]
+    typed.__signature__ = Signature([*own, *shown])  # type: ignore[attr-defined]
+    typed.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shown)}
+    return typed
 
 
 @app.command()
@@ -41,6 +66,7 @@ def demo(runs: Runs = Path("runs"), tracked: Tracked = True, overrides: Override
 
 
 @app.command()
+@on_machine
 def run(
     study: StudyFile,
     overrides: Overrides = None,
@@ -50,22 +76,19 @@ def run(
         typer.Option(metavar="i/n", help="Only the i-th of n parts of the cases; neither trains nor reports."),
     ] = None,
     tracked: Tracked = True,
-    device: Device = "auto",
-    memory: Memory = None,
-    trust: Trust = False,
+    machine: Means = ANY,
 ) -> None:
     """Train what must be trained, attack, score the files, compare, report. The same command resumes."""
-    _run(study, overrides, runs, part, tracked, (device, memory, trust))
+    _run(study, overrides, runs, part, tracked, machine)
 
 
 @app.command()
+@on_machine
 def train(
     study: StudyFile,
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
-    device: Device = "auto",
-    memory: Memory = None,
-    trust: Trust = False,
+    machine: Means = ANY,
 ) -> None:
     """Train the victims of a study, and attack nothing."""
     with advice():
@@ -76,18 +99,17 @@ def train(
         from medadv.study.run import train
 
         with watching(Console()) as watch:
-            machine = Machine(device, memory, trust)
-            folder = train(study, overrides=overrides or (), runs=runs, watch=watch, machine=machine)
+            folder = train(study, overrides=overrides or (), runs=runs, watch=watch, machine=Machine(*machine))
             watch.say(f"victims: {folder / 'victims'}")
 
 
 @app.command()
+@on_machine
 def plan(
     study: StudyFile,
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
-    device: Device = "auto",
-    trust: Trust = False,
+    machine: Means = ANY,
     timed: Annotated[bool, typer.Option("--time/--no-time", help="Time one answer and one gradient.")] = True,
 ) -> None:
     """What a study would do: cells, passes, disk, time, and what its tests could show. Nothing is run."""
@@ -96,11 +118,12 @@ def plan(
         from medadv.study.machine import Machine
         from medadv.study.plan import plan, told
 
-        for line in told(plan(load_study(study, overrides or ()), Machine(device, None, trust), runs, timed=timed)):
+        for line in told(plan(load_study(study, overrides or ()), Machine(*machine), runs, timed=timed)):
             typer.echo(line)
 
 
 @app.command()
+@on_machine
 def attack(
     model: Annotated[
         Path, typer.Argument(metavar="MODEL", help="A victim that medadv wrote, a MONAI bundle or an nnU-Net folder.")
@@ -111,7 +134,7 @@ def attack(
     erase: Annotated[str | None, typer.Option(metavar="REGION", help="Make this region vanish (ti-FGSM).")] = None,
     release: Annotated[str, typer.Option(help="The BraTS release, whose names and labels the case has.")] = "2021",
     out: Annotated[Path, typer.Option(help="Where the files and the picture go.")] = Path("attacked"),
-    trust: Trust = False,
+    machine: Means = ANY,
 ) -> None:
     """Attack one case, and draw a picture of what happened."""
     with advice():
@@ -119,7 +142,7 @@ def attack(
         from medadv.study.single import attack_one, one_case
 
         source = one_case(case, release)
-        for line in attack_one(model, source, budget, steps, erase, out, Machine(trust=trust)):
+        for line in attack_one(model, source, budget, steps, erase, out, Machine(*machine)):
             typer.echo(line)
 
 
@@ -237,7 +260,7 @@ def _run(
     runs: Path,
     part: str | None,
     tracked: bool,
-    machine: tuple[str, str | None, bool] = ("auto", None, False),
+    machine: Means = ANY,
 ) -> None:
     with advice():
         from rich.console import Console

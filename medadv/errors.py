@@ -6,7 +6,7 @@
     ├── CaseError          one case that cannot be used; carries a Reason; quarantined, never fatal to the others
     ├── VictimError        weights, head or behaviour of a network
     │   └── GradientError      a gradient that is missing, not finite, or zero where it must not be
-    └── RunError           the run's folder: another study, not writable, full, damaged
+    └── RunError           the run's folder: another study, not writable, full, damaged; or the machine's memory is full
 
     MedadvWarning (a UserWarning)
     └── GradientWarning    a gradient that exists and deserves doubt
@@ -78,7 +78,7 @@ class GradientError(VictimError):
 
 
 class RunError(MedadvError):
-    """The folder of a run: another study's, not writable, full or damaged."""
+    """The folder of a run: another study's, not writable, full or damaged; or the memory of its machine, full."""
 
 
 class Reason(StrEnum):

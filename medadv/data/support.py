@@ -19,7 +19,7 @@ FEWEST = 8
 """Voxels that a support has at least."""
 
 CLIPPED = 0.995
-"""What is brighter than this quantile counts as this bright for Otsu: else a spot of flow or metal would be the head."""
+"""What is brighter than this quantile counts as this bright for Otsu: else a spot of flow or metal would be all"""
 
 
 def support(volume: Volume, kind: Support) -> Bool[Tensor, "c *s"]:

@@ -17,6 +17,7 @@ from torch import nn
 from medadv.atomic import write_atomically, write_text
 from medadv.defense.crops import Batch
 from medadv.errors import ConfigError, RunError, VictimError
+from medadv.victims.memory import is_full
 
 CHECKPOINT, CURVE = "checkpoint.pt", "training.csv"
 
@@ -200,6 +201,8 @@ class _Course:
             self.curve = [Point(**point) for point in state["curve"]]
             self.best, self.best_dice = state["best"], state["best_dice"]
         except _DAMAGED as error:
+            if is_full(error):
+                raise
             raise RunError(
                 "the training's checkpoint is damaged", got=error, advice=f"delete {self.path} to begin anew"
             ) from error

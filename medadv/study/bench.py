@@ -23,8 +23,9 @@ from medadv.study.inputs import Digests, digests_of, read_labelled
 from medadv.study.maps import GivenMap, read_map
 from medadv.study.records import digest
 from medadv.victims.head import Head
+from medadv.victims.memory import is_full
 from medadv.victims.segmentation import Segmenter, weights_digest
-from medadv.victims.thrift import SAVINGS, Visiting, is_full
+from medadv.victims.thrift import SAVINGS, Visiting
 
 Result = TypeVar("Result")
 
@@ -118,7 +119,7 @@ class Bench:
         while True:
             try:
                 return work()
-            except (RuntimeError, MemoryError) as error:
+            except (RuntimeError, MemoryError, OSError) as error:
                 if not is_full(error):
                     raise
                 problem = (str(error).splitlines() or [type(error).__name__])[0]

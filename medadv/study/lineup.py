@@ -22,8 +22,8 @@ from medadv.study.schooling import Entry, sizes_fit, train_entry, untrained
 from medadv.study.spec import Study
 from medadv.victims.checkpoint import CARD, training_cases, training_patients
 from medadv.victims.formats.opening import mirrored, open_victim
+from medadv.victims.memory import is_full
 from medadv.victims.segmentation import Segmenter
-from medadv.victims.thrift import is_full
 
 Given = Segmenter | nn.Module
 """What Python may bring in: a victim, or a bare network."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from medadv.errors import ConfigError
+from medadv.errors import ConfigError, RunError
+from medadv.victims.memory import is_full
 
 _UNITS = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -31,24 +33,24 @@ class Machine:
     trust: bool = False
 
     def torch_device(self) -> torch.device:
-        """The device.
+        """The device, a GPU with its number: torch caps the memory of no other.
 
         Raises:
             ConfigError: there is no such device on this machine.
         """
         cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if self.device == "auto":
-            return torch.device("cuda" if cuda else "cpu")
         present = ["cpu", *(["cuda"] if cuda else []), *(f"cuda:{i}" for i in range(cuda))]
         present += ["mps"] if torch.backends.mps.is_available() else []
-        if self.device not in present:
+        if self.device not in ("auto", *present):
             raise ConfigError(
                 "this machine has no such device",
                 got=self.device,
                 expected=f"auto, or one of {present}",
                 advice="`medadv doctor` tells what torch finds, and why a GPU may be missing",
             )
-        return torch.device(self.device)
+        if cuda and self.device in ("auto", "cuda"):
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("cpu" if self.device == "auto" else self.device)
 
     def bytes(self) -> int | None:
         """The memory cap in bytes, None without one.
@@ -69,18 +71,82 @@ class Machine:
 
         On a GPU the cap is torch's own; on the CPU it is the process's data segment, of which torch and the files that
         are read take their part: what goes beyond is an error that the study answers by using less.
+
+        Raises:
+            ConfigError: no such device, or a cap that cannot be kept.
+            RunError: the memory is full, and what runs inside has nothing left to answer it with.
         """
         device, most = self.torch_device(), self.bytes()
         exact = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-        limits = resource.getrlimit(resource.RLIMIT_DATA)
+        with nullcontext() if most is None else _capped(device, most):
+            try:
+                torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+                yield device
+            except (RuntimeError, MemoryError, OSError) as error:
+                if not is_full(error):
+                    raise
+                raise RunError(
+                    f"the memory of {device} is full",
+                    got=(str(error).splitlines() or [type(error).__name__])[0],
+                    expected=None if self.memory is None else f"no more than --memory {self.memory}",
+                    advice="give more memory (--memory), or take another device (--device)",
+                ) from error
+            finally:
+                torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = exact
+
+
+@contextmanager
+def _capped(device: torch.device, most: int) -> Iterator[None]:
+    """So many bytes and no more: of torch on a GPU, of the whole process elsewhere."""
+    if device.type == "cuda":
+        _check_cap(most, torch.cuda.memory_allocated(device), None)
+        before = torch.cuda.get_per_process_memory_fraction(device)
+        total = torch.cuda.get_device_properties(device).total_memory
         try:
-            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-            if most is not None and device.type == "cuda":
-                total = torch.cuda.get_device_properties(device).total_memory
-                torch.cuda.set_per_process_memory_fraction(min(most / total, 1.0), device)
-            elif most is not None:
-                resource.setrlimit(resource.RLIMIT_DATA, (most, limits[1]))
-            yield device
+            torch.cuda.set_per_process_memory_fraction(min(most / total, 1.0), device)
+            yield
         finally:
-            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = exact
-            resource.setrlimit(resource.RLIMIT_DATA, limits)
+            torch.cuda.set_per_process_memory_fraction(before, device)
+        return
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
+    _check_cap(most, _data_segment(), None if limits[1] == resource.RLIM_INFINITY else limits[1])
+    try:
+        resource.setrlimit(resource.RLIMIT_DATA, (most, limits[1]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, limits)
+
+
+def _check_cap(most: int, used: int, hard: int | None) -> None:
+    """Refuse a cap under which nothing could run, or that the process may not set.
+
+    Raises:
+        ConfigError: either.
+    """
+    if most <= used:
+        raise ConfigError(
+            "the memory is spent before anything runs",
+            got=f"--memory of {_told(most)}",
+            expected=f"more than the {_told(used)} that this process uses already",
+            cause="Python, torch and MONAI take their part of the CPU's memory",
+            advice="give more memory, or leave --memory out",
+        )
+    if hard is not None and most > hard:
+        raise ConfigError(
+            "this process may not have so much memory",
+            got=f"--memory of {_told(most)}",
+            expected=f"at most {_told(hard)}, the process's hard limit",
+            cause="a limit that the shell or the cluster has set: `ulimit -H -d` tells it",
+            advice="ask for less, or have the limit raised",
+        )
+
+
+def _data_segment() -> int:
+    """The bytes that ``RLIMIT_DATA`` counts now; 0 where the system does not tell."""
+    status = Path("/proc/self/status")
+    found = re.search(r"^VmData:\s*(\d+) kB$", status.read_text(), re.MULTILINE) if status.exists() else None
+    return int(found[1]) * 1024 if found else 0
+
+
+def _told(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -27,10 +27,10 @@ from medadv.study.spec import VictimSpec
 from medadv.study.split import Fold
 from medadv.victims.checkpoint import save_victim
 from medadv.victims.declared import Declared
+from medadv.victims.memory import is_full
 from medadv.victims.networks import build_network
 from medadv.victims.preprocess import Way
 from medadv.victims.segmentation import Segmenter
-from medadv.victims.thrift import is_full
 
 SAID = frozenset(
     ("modalities", "head", "regions", "network", "spatial", "normalise", "inference", "names", "folds")
@@ -154,9 +154,9 @@ def train_entry(entry: Entry, seed: int, device: torch.device, watch: Watch) -> 
 
     Raises:
         ConfigError: nothing to train on.
-        VictimError: crops or windows of sizes that the network cannot answer.
+        VictimError: crops or windows of sizes that the network cannot answer, or that do not fit into the memory.
     """
-    fold, spec, name = entry.fold, entry.spec, entry.name
+    fold, name = entry.fold, entry.name
     if not fold.train or not fold.validate:
         raise ConfigError(
             f"the victim {name!r} has no weights, and there is nothing to train it on",
@@ -165,8 +165,18 @@ def train_entry(entry: Entry, seed: int, device: torch.device, watch: Watch) -> 
         )
     seen = [entry.parts.digests[case.case].voxels for case in (*fold.train, *fold.validate)]
     entry.check_unseen(set(seen))  # one scan may be there under two ids
-    number = "" if fold.number is None else f", fold {fold.number}"
-    watch.say(f"training {name}{number} on {len(fold.train)} cases, validated on {len(fold.validate)}")
+    watch.say(f"training {_called(entry)} on {len(fold.train)} cases, validated on {len(fold.validate)}")
+    with _memory_suffices(entry):
+        bare = _learnt(entry, seed, device, watch)
+    patients = [case.patient for case in (*fold.train, *fold.validate) if case.patient]
+    save_victim(bare, entry.spec.network, entry.folder, seen, patients)
+    (entry.folder / CHECKPOINT).unlink(missing_ok=True)
+    return bare
+
+
+def _learnt(entry: Entry, seed: int, device: torch.device, watch: Watch) -> Segmenter:
+    """The victim with the weights of its best validation."""
+    fold, spec, name = entry.fold, entry.spec, entry.name
     bare = untrained(entry, seed, device)
     network, head = bare.network, bare.head
     victim = bare.reading(entry.parts.modalities)
@@ -182,7 +192,7 @@ def train_entry(entry: Entry, seed: int, device: torch.device, watch: Watch) -> 
     with sizes_fit(name), held_still([network]), torch.no_grad():
         lesson(crops(0).to(device))
         _dice_lost(victim, read_labelled(fold.validate[0]), device)
-    watch.task(f"train {name}{number}", spec.training.steps)
+    watch.task(f"train {_called(entry)}", spec.training.steps)
     fit(
         lesson,
         network,
@@ -192,10 +202,30 @@ def train_entry(entry: Entry, seed: int, device: torch.device, watch: Watch) -> 
         validate=validate,
         watch=told,
     )
-    patients = [case.patient for case in (*fold.train, *fold.validate) if case.patient]
-    save_victim(bare, spec.network, entry.folder, seen, patients)
-    (entry.folder / CHECKPOINT).unlink(missing_ok=True)
     return bare
+
+
+def _called(entry: Entry) -> str:
+    return entry.name if entry.fold.number is None else f"{entry.name}, fold {entry.fold.number}"
+
+
+@contextmanager
+def _memory_suffices(entry: Entry) -> Iterator[None]:
+    """A training does not save memory by itself: smaller crops or batches would be another training."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_full(error):
+            raise
+        training = entry.spec.training
+        raise VictimError(
+            f"the training of the victim {entry.name!r} does not fit into the memory",
+            got=(str(error).splitlines() or [type(error).__name__])[0],
+            cause=f"a batch of {training.batch} crops of {' × '.join(map(str, training.roi))} voxels, or the windows "
+            "of its validation",
+            advice=f"lower training.batch or training.roi of victims.{entry.name}, or its inference.roi; give more "
+            "memory (--memory), or take another device (--device)",
+        ) from error
 
 
 @contextmanager

@@ -61,11 +61,11 @@ def attack_one(
         truth = volume.case.scheme.translate(volume.truth, scheme)
         amount = Budget.parse(budget)
         attack = ifgsm(amount, steps) if region is None else tifgsm(amount, erase(region), steps)
-        rng = Rng.seeded(0, [content_digest(volume)])
-        result: Adversarial = attack(victim, x, truth[None].to(device), rng=rng)
-    note = {"budget": str(amount), "steps": steps, "erased": region, "source_voxels_sha256": content_digest(volume)}
-    delivered = read(write(volume, result.x[0].cpu(), out, stem=volume.case.case, note=note)).x
-    answer, fooled = (victim.predict(x[None].to(device))[0].cpu() for x in (volume.x, delivered))
+        digest = content_digest(volume)
+        result: Adversarial = attack(victim, x, truth[None].to(device), rng=Rng.seeded(0, [digest]))
+        note = {"budget": str(amount), "steps": steps, "erased": region, "source_voxels_sha256": digest}
+        delivered = read(write(volume, result.x[0].cpu(), out, stem=volume.case.case, note=note)).x
+        answer, fooled = (victim.predict(x[None].to(device))[0].cpu() for x in (volume.x, delivered))
     before, after = (score(p, truth, scheme, volume.spacing, scheme.names) for p in (answer, fooled))
     title = f"ti-FGSM, erase {region}, {steps} steps" if region else "FGSM" if steps == 1 else f"i-FGSM, {steps} steps"
     spent = f"{result.passes.forward} forward and {result.passes.backward} backward passes"

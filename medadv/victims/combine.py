@@ -105,7 +105,9 @@ def passes(network: nn.Module) -> int:
 def _mean(members: Sequence[Member], x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b k *s"]:
     total: Tensor | None = None
     for member in members:
-        answer = checkpoint(member, x, use_reentrant=False) if torch.is_grad_enabled() else member(x)
+        # Without early_stop, whose exception TorchScript's interpreter would take for a fault of the program.
+        again = partial(checkpoint, member, use_reentrant=False, early_stop=False)
+        answer = again(x) if torch.is_grad_enabled() else member(x)
         total = answer if total is None else total + answer
     assert total is not None
     return total / len(members)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from medadv.errors import ConfigError
+from medadv.victims.memory import is_full
 
 
 def _answering(kind: type[nn.Module], which: int) -> type[nn.Module]:
@@ -120,6 +121,8 @@ def build_network(architecture: Architecture, modalities: int, channels: int) ->
             advice="install it: pip install einops, for the networks with attention",
         ) from error
     except (TypeError, ValueError, LookupError, RuntimeError, AssertionError, AttributeError) as error:
+        if is_full(error):
+            raise
         raise ConfigError(f"{architecture.name} refuses its arguments", got=f"{dict(arguments)}: {error}") from error
 
 

@@ -23,6 +23,7 @@ from medadv.errors import ConfigError, VictimError
 from medadv.labels import LabelScheme
 from medadv.victims.combine import passes
 from medadv.victims.head import Head, Voxels
+from medadv.victims.memory import is_full
 from medadv.victims.normalize import ZScore
 from medadv.victims.preprocess import Affine, Step, Way, matrix
 from medadv.victims.window import Inference, WholeVolume
@@ -264,7 +265,7 @@ def _explained(network: nn.Module, x: Tensor) -> Iterator[None]:
         yield
     except RuntimeError as error:
         weight = next(chain(network.parameters(), network.buffers()), x)
-        if (weight.dtype, weight.device) == (x.dtype, x.device):
+        if is_full(error) or (weight.dtype, weight.device) == (x.dtype, x.device):
             raise
         raise VictimError(
             "image and network are in different precisions or on different devices",

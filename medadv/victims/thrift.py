@@ -6,12 +6,13 @@ Patch, budget and data type are never changed: that would be another victim, or 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -19,7 +20,9 @@ from medadv.victims.combine import passes
 from medadv.victims.segmentation import Segmenter
 from medadv.victims.window import SlidingWindow
 
-_FULL = ("out of memory", "can't allocate memory", "bad_alloc", "alloc_failed", "not enough memory")
+_PROGRAM = (torch.jit.ScriptModule, torch.fx.GraphModule)
+"""What is run as a whole, from a graph: nothing inside can be made to forget."""
+
 _BLOCK = 4
 """Layers whose inner results are thrown away together: more save memory, fewer save time."""
 
@@ -48,12 +51,13 @@ def one_window_at_a_time(victim: Segmenter) -> Segmenter | None:
 def checkpointed(victim: Segmenter) -> Segmenter | None:
     """A network that forgets what is inside its blocks, and computes it again for the gradient (Chen et al. 2016)."""
     network = victim.network
-    if isinstance(network, torch.jit.ScriptModule) or hasattr(network, "graph"):
-        return None  # a program, whose inside is closed
-    blocks = [name for name, module in network.named_modules() if _is_block(network, name, module)]
+    programs = [part for part in network.modules() if isinstance(part, _PROGRAM)]
+    closed = {id(part) for program in programs for part in program.modules()}
+    blocks = [name for name, module in network.named_modules() if _is_block(network, name, module, closed)]
     if not blocks or getattr(network, "forgetful", False):
         return None
-    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    kept = (*network.parameters(), *network.buffers(), *programs)
+    shared: dict[int, Any] = {id(part): part for part in kept}
     thrifty = copy.deepcopy(network, shared)
     for name in blocks:
         block = thrifty.get_submodule(name)
@@ -81,12 +85,18 @@ class Visiting(nn.Module):
         return answer.to(x.device)
 
 
+def visiting(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network for inputs that lie on a device: itself where it lies there too."""
+    weight = next(network.parameters(), None)
+    if weight is None or weight.device == device or isinstance(network, Visiting):
+        return network
+    return Visiting(network, weight.device)
+
+
 def volumes_elsewhere(victim: Segmenter) -> Segmenter | None:
     """Volumes, stitching and loss in the computer's own memory; windows visit the device."""
-    weight = next(victim.network.parameters(), None)
-    if weight is None or weight.device.type == "cpu" or isinstance(victim.network, Visiting):
-        return None
-    return replace(victim, network=Visiting(victim.network, weight.device))
+    network = visiting(victim.network, torch.device("cpu"))
+    return None if network is victim.network else replace(victim, network=network)
 
 
 SAVINGS = (
@@ -97,24 +107,21 @@ SAVINGS = (
 """In the order in which they are tried."""
 
 
-def is_full(error: BaseException) -> bool:
-    """Whether an error says that memory is spent: of CUDA, of the CPU's allocator, of Python or of oneDNN."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _FULL)
+def _layers(module: nn.Module, closed: Set[int]) -> int:
+    """How many layers there are, but for those inside programs, whose parts are never called one by one."""
+    open_parts = (part for part in module.modules() if id(part) not in closed)
+    return sum(1 for part in open_parts if any(p.ndim > 2 for p in part.parameters(recurse=False)))
 
 
-def _layers(module: nn.Module) -> int:
-    return sum(1 for part in module.modules() if any(p.ndim > 2 for p in part.parameters(recurse=False)))
-
-
-def _is_block(network: nn.Module, name: str, module: nn.Module) -> bool:
+def _is_block(network: nn.Module, name: str, module: nn.Module, closed: Set[int]) -> bool:
     """The largest parts with a few convolutions each: a residual unit, a stage of a decoder."""
     lists = (nn.ModuleList, nn.ModuleDict)  # never called themselves
-    if not name or isinstance(module, lists) or not 1 <= _layers(module) <= _BLOCK or not any(module.children()):
+    if not name or isinstance(module, lists) or not any(module.children()):
+        return False
+    if any(id(part) in closed for part in module.modules()) or not 1 <= _layers(module, closed) <= _BLOCK:
         return False
     parent = network.get_submodule(name.rpartition(".")[0])
-    return parent is network or isinstance(parent, lists) or _layers(parent) > _BLOCK
+    return parent is network or isinstance(parent, lists) or _layers(parent, closed) > _BLOCK
 
 
 def _forgetting(forward: Callable[..., Tensor], *inputs: Any) -> Any:

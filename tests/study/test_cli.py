@@ -237,6 +237,19 @@ def test_a_region_is_erased(model: Path, three: Path, tmp_path: Path) -> None:
     assert "erase ET" in result.stdout
 
 
+@pytest.mark.parametrize("verb", ["run", "train", "plan", "attack"])
+def test_the_machine_is_chosen_by_the_same_words_everywhere(
+    verb: str, study: Path, model: Path, three: Path, tmp_path: Path
+) -> None:
+    names = {option for p in typer.main.get_command(cli.app).commands[verb].params for option in p.opts}  # type: ignore[attr-defined]
+    assert {"--device", "--memory", "--trust"} <= names
+    place = (model, three / "Phantom_00000", "--out", tmp_path) if verb == "attack" else (study, "--runs", tmp_path)
+    advised(medadv(verb, *place, "--device", "cuda:99"), "no such device")
+    advised(medadv(verb, *place, "--memory", "1 MiB"), "spent before anything runs", "try: give more memory")
+    advised(medadv(verb, *place, "--memory", "much"), "no amount of memory")
+    assert not list(tmp_path.glob("typed"))
+
+
 # Mistakes
 
 

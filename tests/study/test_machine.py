@@ -3,12 +3,46 @@
 from __future__ import annotations
 
 import resource
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.cuda._utils import _get_device_index
 
-from medadv.errors import ConfigError
+from medadv.errors import ConfigError, RunError
 from medadv.study.machine import Machine
+
+GIB = 2**30
+
+
+def used_now() -> int:
+    """What the kernel says that a limit of the data segment counts."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData")]
+    return int(line.split()[1]) * 1024
+
+
+@pytest.fixture
+def fractions(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
+    """Two GPUs of 16 GiB, the second of them current, as far as torch's own functions and their checks would tell."""
+    held = {0: 1.0, 1: 0.75}
+
+    def keep(fraction: float, device: torch.device) -> None:
+        assert 0 <= fraction <= 1
+        held[_get_device_index(device)] = fraction
+
+    for name, stands_in in {
+        "is_available": lambda: True,
+        "device_count": lambda: 2,
+        "current_device": lambda: 1,
+        "get_device_properties": lambda _device: SimpleNamespace(total_memory=16 * GIB),
+        "memory_allocated": lambda _device: GIB,
+        "get_per_process_memory_fraction": lambda device: held[_get_device_index(device)],
+        "set_per_process_memory_fraction": keep,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stands_in)
+    return held
 
 
 def test_the_cpu_is_always_there() -> None:
@@ -46,6 +80,57 @@ def test_limits_hold_inside_and_are_lifted_outside() -> None:
         assert not torch.backends.cudnn.allow_tf32
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
     assert torch.backends.cudnn.allow_tf32 == exact
+
+
+@pytest.mark.parametrize(("device", "index"), [("auto", 1), ("cuda", 1), ("cuda:0", 0), ("cuda:1", 1)])
+def test_a_gpus_memory_is_capped_and_given_back(fractions: dict[int, float], device: str, index: int) -> None:
+    before = dict(fractions)
+    with suppress(KeyError), Machine(device, "4 GiB").used() as found:
+        assert found == torch.device("cuda", index)
+        assert fractions == {**before, index: 0.25}
+        raise KeyError  # and also when it ends badly
+    assert fractions == before
+
+
+def test_more_than_a_gpu_has_is_all_of_it(fractions: dict[int, float]) -> None:
+    with Machine("cuda", "64 GiB").used():
+        assert fractions[1] == 1.0
+
+
+@pytest.mark.usefixtures("fractions")
+def test_a_cap_below_what_lies_on_the_gpu_is_told() -> None:
+    with pytest.raises(ConfigError, match="spent before anything runs"), Machine("cuda", "1 GiB").used():
+        pass
+
+
+def test_a_cap_below_what_the_process_uses_is_told() -> None:
+    with pytest.raises(ConfigError, match="spent before anything runs") as told, Machine("cpu", "1 MiB").used():
+        pytest.fail("nothing can run in so little")  # pragma: no cover
+    assert "got: --memory of 1 MiB" in str(told.value)
+    assert "that this process uses already" in str(told.value)
+
+
+def test_a_cap_above_the_hard_limit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel would answer with "current limit exceeds maximum limit"."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (64 * GIB, 64 * GIB))
+    with pytest.raises(ConfigError, match="may not have so much memory") as told, Machine("cpu", "65 GiB").used():
+        pytest.fail("nothing may run beyond it")  # pragma: no cover
+    assert "at most 64.0 GiB" in str(told.value)
+
+
+def test_a_memory_that_is_full_ends_in_advice() -> None:
+    """By the kernel's own refusal: a GiB is there, but not within the cap."""
+    cap = f"{used_now() // 2**20 + 256} MiB"
+    torch.empty(GIB, dtype=torch.uint8)
+    with pytest.raises(RunError, match="the memory of cpu is full") as told, Machine("cpu", cap).used():
+        torch.empty(GIB, dtype=torch.uint8)
+    assert f"no more than --memory {cap}" in str(told.value)
+    assert "--device" in str(told.value)
+
+
+def test_other_errors_pass_as_they_are() -> None:
+    with pytest.raises(RuntimeError, match="sizes differ"), Machine("cpu").used():
+        raise RuntimeError("sizes differ")
 
 
 def test_no_model_runs_code_unless_that_is_said() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,12 +13,12 @@ from torch import Tensor, nn
 
 from medadv.labels import BRATS_2018
 from medadv.victims.head import Softmax
+from medadv.victims.memory import is_full
 from medadv.victims.segmentation import Segmenter, weights_digest
 from medadv.victims.thrift import (
     SAVINGS,
     Visiting,
     checkpointed,
-    is_full,
     one_window_at_a_time,
     volumes_elsewhere,
 )
@@ -112,6 +113,16 @@ def test_only_windows_visit_a_device() -> None:
     assert volumes_elsewhere(full) is None  # a victim on the CPU has nowhere to visit from
 
 
+def test_a_device_that_fills_while_it_is_visited_is_not_called_the_wrong_one() -> None:
+    class Full(nn.Conv3d):
+        def forward(self, x: Tensor) -> Tensor:
+            raise torch.OutOfMemoryError(f"CUDA out of memory, on {x.device}")
+
+    away = Visiting(Full(2, 4, 1, device="meta"), torch.device("meta"))
+    with pytest.raises(torch.OutOfMemoryError, match="on meta"):
+        replace(victim("UNet"), network=away)(image())
+
+
 @pytest.mark.parametrize(
     ("error", "full"),
     [
@@ -120,6 +131,10 @@ def test_only_windows_visit_a_device() -> None:
         (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), True),
         (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("unable to mmap 4096 bytes from file <w>: Cannot allocate memory (12)"), True),
+        (RuntimeError("itk::ERROR: Image: Failed to allocate memory for image."), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
         (RuntimeError("The size of tensor a (4) must match"), False),
         (ValueError("out of memory"), False),
     ],

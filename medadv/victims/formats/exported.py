@@ -23,6 +23,7 @@ from torch.export.passes import move_to_device_pass
 
 from medadv.errors import ConfigError, VictimError
 from medadv.victims.declared import Declared, check_said, undeclared
+from medadv.victims.memory import is_full
 from medadv.victims.segmentation import Segmenter
 from medadv.victims.window import Inference, SlidingWindow
 
@@ -169,6 +170,8 @@ def _exported(path: Path, declared: Declared) -> Program:
             program = torch.export.load(stream)
         module = program.module()
     except Exception as error:  # whatever code from a file raises
+        if is_full(error):
+            raise
         raise _unloadable(path, error) from error
     shapes = _Shapes.of(program)
     shapes.check(declared)
@@ -182,6 +185,8 @@ def _torchscript(path: Path, declared: Declared) -> Program:
             warnings.simplefilter("ignore")  # PyTorch would rather see torch.export; whoever exports can choose
             module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     except Exception as error:  # whatever code from a file raises
+        if is_full(error):
+            raise
         raise _unloadable(path, error) from error
     return Program(module, "torchscript", _digest(path))
 

@@ -17,6 +17,7 @@ from medadv.errors import VictimError
 from medadv.victims.formats.bundle.postprocessing import Data, Postprocessing, Transform
 from medadv.victims.head import Head, Sigmoid
 from medadv.victims.preprocess import Affine
+from medadv.victims.thrift import visiting
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,7 @@ class BundlePrediction:
         data: Data = {self.image: MetaTensor(x[0].clone(), affine=place)}
         for transform in self.before:
             data = transform(data)
-        answer = self.inferer(_plain(data[self.image]).to(x)[None], self.network)
+        answer = self.inferer(_plain(data[self.image]).to(x)[None], visiting(self.network, x.device))
         data[self.after.key] = MetaTensor(_plain(answer)[0])  # Invertd passes over what has no place
         with warnings.catch_warnings():
             # Many bundles invert a preprocessing that has nothing to invert.

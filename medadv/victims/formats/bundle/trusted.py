@@ -15,6 +15,7 @@ from torch import nn
 
 from medadv.errors import VictimError
 from medadv.victims.formats.bundle.config import Config
+from medadv.victims.memory import is_full
 
 _FAILURES = (ImportError, NameError, AttributeError, LookupError, TypeError, ValueError, RuntimeError, OSError)
 
@@ -91,6 +92,8 @@ class Trusted:
                 warnings.simplefilter("ignore", FutureWarning)  # MONAI's, of its own defaults
                 yield
         except _FAILURES as error:
+            if is_full(error):
+                raise
             raise VictimError(
                 f"MONAI cannot run the bundle at {key}",
                 got=f"{type(error).__name__}: {error}",

@@ -25,6 +25,7 @@ from medadv.victims.formats.nnunet.folder import Trained, read_folder, root_of
 from medadv.victims.formats.nnunet.predictor import NnUNetDeployed, quiet
 from medadv.victims.formats.nnunet.steps import preprocessing
 from medadv.victims.head import Head, Sigmoid, Softmax
+from medadv.victims.memory import is_full
 from medadv.victims.segmentation import Segmenter
 from medadv.victims.window import SlidingWindow
 
@@ -212,6 +213,8 @@ def _networks(
             with quiet():
                 network: nn.Module = trainer.build_network_architecture(plans, configuration, *channels, False)
         except Exception as error:  # whatever a network raises whose arguments do not go together
+            if is_full(error):
+                raise
             raise VictimError(
                 "nnU-Net cannot build the network that plans.json describes",
                 got=f"{type(error).__name__}: {error}",

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from medadv.errors import VictimError
 from medadv.victims.grid import known, lengths
+from medadv.victims.memory import is_full
 from medadv.victims.preprocess import Affine
 from medadv.victims.spatial import Orientation
 
@@ -64,12 +65,12 @@ class NnUNetDeployed:
             # nnU-Net's arrays are SimpleITK's: the last axis of a file comes first.
             zyx = np.ascontiguousarray(image[0].float().cpu().numpy().transpose(0, 3, 2, 1))
             spacing = lengths(affine)[::-1].tolist()
-            predictor = self._predictor(x.device)
+            predictor = self._predictor(stitched=x.device)
             try:
                 numbers = predictor.predict_single_npy_array(zyx, {"spacing": spacing})
-            except torch.OutOfMemoryError:
-                raise
             except RuntimeError as error:
+                if is_full(error):
+                    raise
                 raise VictimError(
                     "nnU-Net's own predictor gives no answer to this image",
                     got=error,
@@ -95,11 +96,14 @@ class NnUNetDeployed:
             "reorients": self.reorients,
         }
 
-    def _predictor(self, device: torch.device) -> Any:
+    def _predictor(self, stitched: torch.device) -> Any:
+        """nnU-Net's, on the device of the networks that are attacked; windows are put together where the image lies."""
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
         benchmark = torch.backends.cudnn.benchmark
-        predictor = nnUNetPredictor(device=device, perform_everything_on_device=device.type == "cuda", allow_tqdm=False)
+        device = next(self.members[0].parameters()).device
+        whole = stitched.type == device.type == "cuda"
+        predictor = nnUNetPredictor(device=device, perform_everything_on_device=whole, allow_tqdm=False)
         torch.backends.cudnn.benchmark = benchmark  # a predictor sets it for the whole process
         predictor.manual_initialization(
             self.network,
