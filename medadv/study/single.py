@@ -55,9 +55,12 @@ def attack_one(
         assert volume.truth is not None
         victim = victim.reading(volume.case.modalities).at(volume.affine)
         victim.check_fit(volume.case.modalities, volume.case.scheme)
+        scheme = victim.head.scheme
+        told = [name for name in scheme.names if victim.head.answers(name)]
+        if region is not None and not victim.head.answers(region):
+            raise ConfigError("the model cannot tell the region that is to be erased", got=region, expected=told)
         x = volume.x[None].to(device)
         check_steady(victim, x)
-        scheme = victim.head.scheme
         truth = volume.case.scheme.translate(volume.truth, scheme)
         amount = Budget.parse(budget)
         attack = ifgsm(amount, steps) if region is None else tifgsm(amount, erase(region), steps)
@@ -66,15 +69,18 @@ def attack_one(
         note = {"budget": str(amount), "steps": steps, "erased": region, "source_voxels_sha256": digest}
         delivered = read(write(volume, result.x[0].cpu(), out, stem=volume.case.case, note=note)).x
         answer, fooled = (victim.predict(x[None].to(device))[0].cpu() for x in (volume.x, delivered))
-    before, after = (score(p, truth, scheme, volume.spacing, scheme.names) for p in (answer, fooled))
+        agreement = victim.agreement(delivered[None].to(device))
+    before, after = (score(p, truth, scheme, volume.spacing, told) for p in (answer, fooled))
     title = f"ti-FGSM, erase {region}, {steps} steps" if region else "FGSM" if steps == 1 else f"i-FGSM, {steps} steps"
     spent = f"{result.passes.forward} forward and {result.passes.backward} backward passes"
     yield f"{volume.case.case}: {title}, {amount}; {spent}, {result.seconds:.1f} s"
     for clean, adversarial in zip(before, after, strict=True):
         if clean.metric == "dice":
             yield f"  Dice {clean.region:<12} {clean.value:.3f} -> {adversarial.value:.3f}"
+    if victim.deployed is not None:
+        yield f"  scored by the model's own predictor, which decides like the attacked way on {agreement:.2%} of voxels"
     save_slices(out, Views(volume.x, delivered, truth, answer, fooled), volume, scheme)
-    shown = region or scheme.names[0]
+    shown = region or told[0]
     dice = next((c.value, a.value) for c, a in zip(before, after, strict=True) if c.region == shown)
     with style():
         picture = montage(

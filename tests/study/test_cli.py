@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from medadv.data.brats import MODALITIES
 from medadv.labels import BRATS_2018
 from medadv.study.spec import VictimSpec
 from medadv.victims.checkpoint import save_victim
-from medadv.victims.head import Softmax
+from medadv.victims.head import Sigmoid, Softmax
 from medadv.victims.networks import Architecture, build_network
 from medadv.victims.segmentation import Segmenter
 
@@ -235,6 +236,17 @@ def test_a_region_is_erased(model: Path, three: Path, tmp_path: Path) -> None:
     result = medadv("attack", model, three / "Phantom_00000", *options)
     assert result.exit_code == 0, result.output
     assert "erase ET" in result.stdout
+
+
+def test_only_what_a_model_can_tell_is_told(three: Path, tmp_path: Path) -> None:
+    """A head for the whole tumour alone says nothing of its parts."""
+    architecture = Architecture(arguments={"spatial_dims": 3, "channels": [4, 8], "strides": [2]})
+    head = Sigmoid(BRATS_2018, ("WT",))
+    save_victim(Segmenter(build_network(architecture, 4, 1), head, MODALITIES), architecture, tmp_path / "net")
+    case = three / "Phantom_00000"
+    result = medadv("attack", tmp_path / "net", case, "--steps", 1, "--out", tmp_path / "out")
+    assert re.findall(r"Dice (\w+)", result.stdout) == ["WT"]
+    advised(medadv("attack", tmp_path / "net", case, "--erase", "ET", "--out", tmp_path), "cannot tell the region")
 
 
 @pytest.mark.parametrize("verb", ["run", "train", "plan", "attack"])
