@@ -128,7 +128,7 @@ def _check_cap(most: int, used: int, hard: int | None) -> None:
             "the memory is spent before anything runs",
             got=f"--memory of {_told(most)}",
             expected=f"more than the {_told(used)} that this process uses already",
-            cause="Python, torch and MONAI take their part of the CPU's memory",
+            cause="what Python, torch and MONAI take by themselves on the CPU, or what was left on the GPU before",
             advice="give more memory, or leave --memory out",
         )
     if hard is not None and most > hard:
