@@ -103,10 +103,10 @@ class BratsLayout:
 
 
 def layout_of(text: str, modalities: Sequence[str], scheme: LabelScheme, release: str = "2021") -> Layout:
-    """Read ``nnunet``, ``nnunet:flair,t1,t1ce,t2`` (another order, or fewer; any spelling), ``brats`` or ``brats:2023``.
+    """Read ``nnunet``, ``nnunet:flair,t1,t1ce,t2`` (another order, or fewer), ``brats`` or ``brats:2023``.
 
     Args:
-        text: the layout.
+        text: the layout; modalities in any spelling.
         modalities, scheme: what the data have.
         release: of BraTS, where the layout does not name it.
 

@@ -217,7 +217,7 @@ def _folds(path: Path, asked: bool) -> Mapping[str, int]:
                 f"fold {number} validates on cases that it trains on, or that another fold validates on",
                 got=f"{len(twice)} cases",
                 expected="each case in the val of one fold",
-                advice="name splits that make a cross-validation, or leave data.splits out and let medadv make the folds",
+                advice="name splits that make a cross-validation, or leave data.splits out and let medadv make folds",
             )
         folds |= dict.fromkeys(fold.val, number)
     return folds
