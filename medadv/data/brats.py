@@ -34,7 +34,7 @@ class Release:
         scheme: what its label numbers mean.
         patient: pattern whose first group is the patient id within a case id.
         graded: whether cases lie in a folder called after the tumour's grade, ``HGG`` or ``LGG``.
-        misnamed: case → what its label is called in the common copy, instead of by the rule.
+        misnamed: case → what its label is called in the common copy (without its ending), instead of by the rule.
     """
 
     separator: str
@@ -52,7 +52,7 @@ _TIME_POINT = re.compile(r"(.+)-\d{3}")  # BraTS-GLI-NNNNN-TTT: TTT is one patie
 
 _CHALLENGE = re.compile(r"BraTS-([A-Za-z]+)-")
 GRADES = ("HGG", "LGG")
-_MISNAMED = {"BraTS20_Training_355": "W39_1998.09.19_Segm.nii"}
+_MISNAMED = {"BraTS20_Training_355": "W39_1998.09.19_Segm"}
 
 RELEASES: dict[str, Release] = {
     **{year: Release("_", _EARLY, BRATS_2018, _CASE, graded=True) for year in ("2018", "2019")},
@@ -161,11 +161,8 @@ def _check_one_challenge(names: Sequence[str]) -> None:
 
 def _misnamed(folder: Path, rules: Release, found: set[Path]) -> Path | None:
     """The label of a case that the common copy of a release calls by another name: that case's, and that name alone."""
-    file = folder / rules.misnamed.get(folder.name, "")
-    if file not in found:
-        return None
-    found.remove(file)
-    return file
+    stem = rules.misnamed.get(folder.name)
+    return _one(folder, stem, found) if stem else None
 
 
 def _grade(folder: Path, rules: Release, release: str) -> str | None:
@@ -189,22 +186,29 @@ def _images(folder: Path) -> set[Path]:
     return {file for file in files if file.is_file()}
 
 
-def _case_folders(folder: Path) -> Iterator[Path]:
-    """Folders that hold images, and folders that hold nothing where their neighbours are cases."""
-    if not folder.is_dir():
-        return
-    if _images(folder):
-        yield folder
-    below = _folders(folder)
-    among_cases = any(_images(path) for path in below)
-    for path in below:
-        if among_cases and not _images(path) and not _folders(path):
-            yield path
-        yield from _case_folders(path)
+def _case_folders(root: Path) -> Iterator[Path]:
+    """Folders that hold images, and folders that hold nothing where their neighbours are cases.
+
+    Links are followed, after everything else, so that a folder is met under its own name, and once.
+    """
+    own, linked, seen = [root], list[Path](), set[Path]()
+    while own or linked:
+        folder = own.pop() if own else linked.pop(0)
+        if not folder.is_dir() or folder.resolve() in seen:
+            continue
+        seen.add(folder.resolve())
+        if _images(folder):
+            yield folder
+        below = _folders(folder)
+        among_cases = any(_images(path) for path in below)
+        for path in below:
+            if among_cases and not _images(path) and not _folders(path):
+                yield path
+            (linked if path.is_symlink() else own).append(path)
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_dir() and not hidden(path.name)]
+    return [path for path in sorted(folder.iterdir()) if path.is_dir() and not hidden(path.name)]
 
 
 def _one(folder: Path, stem: str, found: set[Path]) -> Path | None:

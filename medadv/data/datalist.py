@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -48,19 +49,22 @@ def datalist_cohort(
         root: what paths start from; the list's own folder where left out.
         section: ``training``, ``validation``, ``testing`` or ``test``; the last two are one.
         case: the entries' key that holds the id of the scan. Where left out, the id is what the images' names have in
-            common (``a_t1.nii.gz``, ``a_t2.nii.gz`` → ``a``), or their folder's name where that is nothing.
+            common (``a_t1.nii.gz``, ``a_t2.nii.gz`` → ``a``), or their folder's name where that is nothing, or where
+            several scans of the list would have one id (``sub1/image.nii.gz``, ``sub2/image.nii.gz``).
         patient: the entries' key that holds the id of the patient; unknown where left out.
         stratum: the entries' key that holds a group for the tables (a site, a grade).
 
     Raises:
-        ConfigError: the list cannot be read, has no such section, or the modalities cannot be meant.
+        ConfigError: the list cannot be read, has no such section, or the modalities cannot be meant; or neither files
+            nor folders tell its scans apart.
     """
     path = Path(path)
     root = path.parent if root is None else Path(root)
     channels = own_names(modalities)
     listed = [{"image": entry} if isinstance(entry, str) else entry for entry in _section(path, section)]
     entries = [entry for entry in listed if not _passed_over(entry)]
-    names = [_name(entry, channels, case) or f"entry-{place}" for place, entry in enumerate(entries, start=1)]
+    told = _own(entries, channels) if case is None else [_declared(entry, case) for entry in entries]
+    names = [name or f"entry-{place}" for place, name in enumerate(told, start=1)]
     census = Census(names)
     for place, (name, entry) in enumerate(zip(names, entries, strict=True), start=1):
         with census.at(name, f"{name}-entry-{place}"):
@@ -149,15 +153,47 @@ def _images(name: str, entry: Mapping[str, Any], channels: Sequence[str]) -> dic
     return dict(zip(channels, image * (len(channels) if len(image) == 1 else 1), strict=True))
 
 
-def _name(entry: Any, channels: Sequence[str], key: str | None) -> str | None:
-    """The id of an entry's scan; None where it has none."""
+def _declared(entry: Any, key: str) -> str | None:
+    """The id that stands in an entry; None where it has none."""
     try:
-        if key is not None:
-            return _told("", entry, key)
+        return _told("", entry, key)
+    except (CaseError, AttributeError):
+        return None
+
+
+def _own(entries: Sequence[Any], channels: Sequence[str]) -> list[str | None]:
+    """The id of each entry's scan by its files; None where it has none. Entries with the same files are one scan."""
+    scans = [_files(entry, channels) for entry in entries]
+    ids = {scan: _name(scan) for scan in scans if scan}
+    ((common, often),) = Counter(name for name in ids.values() if name).most_common(1) or [("", 0)]
+    if often > 1:
+        ids = {scan: _folder(scan) for scan in ids}
+    if often <= 1 or (all(ids.values()) and len(set(ids.values())) == len(ids)):
+        return [ids.get(scan) for scan in scans]
+    raise ConfigError(
+        "the names of files and folders do not tell the scans of the list apart",
+        got=f"{len(ids)} scans, {often} of them named {common!r}",
+        expected="file names, or names of folders, that are each scan's own",
+        advice="give each entry an id, and name its key with case: data.case in a study, case= in Python",
+    )
+
+
+def _files(entry: Any, channels: Sequence[str]) -> tuple[PurePosixPath, ...]:
+    """The images of an entry; none where it cannot be used."""
+    try:
         files = dict.fromkeys(_images("", entry, channels).values())
     except (CaseError, AttributeError, TypeError):
-        return None
-    paths = [PurePosixPath(file.replace("\\", "/")) for file in files]
+        return ()
+    return tuple(PurePosixPath(file.replace("\\", "/")) for file in files)
+
+
+def _folder(paths: Sequence[PurePosixPath]) -> str | None:
+    """The name of the folder that holds all of a scan's images, at whatever depth."""
+    return next((folder.name for folder in paths[0].parents if all(folder in path.parents for path in paths)), None)
+
+
+def _name(paths: Sequence[PurePosixPath]) -> str | None:
+    """What the names of a scan's images have in common, or their folder's name."""
     # Parts with what stands after them: "a-", "b_", "t1".
     each = [re.findall(r"[^-_. ]*[-_. ]?", ENDING.sub("", path.name)) for path in paths]
     alike = 0

@@ -42,7 +42,9 @@ _KINDS = {
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _MANY_FRAMES = {_KINDS[f"{_MR}.{n}"] for n in (1, 3, 4)}
 _PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
-"""Transfer syntaxes that do not compress."""
+"""Transfer syntaxes that do not compress; the first is that of a file which names none (PS3.5, 10.1)."""
+_BESIDE = (".txt", ".md", ".json", ".xml", ".html", ".htm", ".csv", ".pdf", ".jpg", ".jpeg", ".png", ".ini", ".db")
+"""How the names of files end that archives, viewers and converters leave beside a series."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,8 @@ class _Slice:
 def check_series(folder: Path) -> Header:
     """Read the headers of the slices in a folder, and sort them by where they lie.
 
-    Files that are no DICOM, and a DICOMDIR, are passed over. Slices that lack at either end cannot be told.
+    A DICOMDIR is passed over, and what is known to lie beside a series: a README, tables, pictures. Any other file that
+    is no DICOM could be a damaged slice, and is refused. Slices that lack at either end cannot be told.
 
     Returns:
         The header of the volume; its third axis climbs along the cross product of the other two, and so do ``slices``.
@@ -101,9 +104,10 @@ def _files(folder: Path) -> dict[Path, str]:
             continue
         meta = _meta(file)
         if meta is None:
-            if file.suffix.lower() in (".dcm", ".dicom", ".ima"):
-                raise CaseError(Reason.UNREADABLE, f"a slice in {folder.name} is damaged", got="a file without DICOM")
-        elif (kind := meta.get(0x0002)) != _DIRECTORY:
+            if file.suffix.lower() in _BESIDE or file.name.upper().startswith(("README", "DICOMDIR")):
+                continue
+            meta = _bare(folder, file)
+        if (kind := meta.get(0x0002)) != _DIRECTORY:
             kinds[_kind(kind or "")] += 1
             found[file] = meta.get(0x0010, "")
     if not found:
@@ -133,11 +137,14 @@ def _kind(storage: str) -> str:
 def _meta(file: Path) -> dict[int, str] | None:
     """The unique identifiers in a file's meta information (PS3.10, 7.1), by element; None if it is no DICOM."""
     with file.open("rb") as stream:
+        marked = stream.read(132)[128:] == b"DICM"
+    return _identifiers(file, 132) if marked else None
+
+
+def _identifiers(file: Path, at: int) -> dict[int, str]:
+    with file.open("rb") as stream:
         raw = stream.read(4096)
-    if raw[128:132] != b"DICM":
-        return None
     found: dict[int, str] = {}
-    at = 132
     while at + 8 <= len(raw):
         group, element, kind, length = struct.unpack_from("<HH2sH", raw, at)
         if group != 0x0002:
@@ -150,6 +157,25 @@ def _meta(file: Path) -> dict[int, str] | None:
             found[element] = raw[at : at + length].decode("latin-1").rstrip("\0 ")
         at += length
     return found
+
+
+def _bare(folder: Path, file: Path) -> dict[int, str]:
+    """The same of a file that begins without the preamble, as some scanners and archives write it."""
+    reader = SimpleITK.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(file))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise CaseError(
+            Reason.UNREADABLE,
+            f"a file in {folder.name} is no DICOM image",
+            got="a damaged slice, or a file that does not belong to the series",
+            expected="slices; beside them, no more than a DICOMDIR, a README, tables and pictures",
+            advice="copy the series again from its source, or move out of the folder what is no slice of it",
+        ) from error
+    kind = reader.GetMetaData("0008|0016") if reader.HasMetaDataKey("0008|0016") else ""
+    return {0x0010: _PLAIN[0], **_identifiers(file, 0), 0x0002: kind.strip(" \0")}
 
 
 def _slice(folder: Path, file: Path, syntax: str, series: dict[str, int]) -> _Slice:

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from medadv.data.brats import MODALITIES, RELEASES
 from medadv.errors import ConfigError
 from medadv.labels import LabelScheme
+from medadv.vocabulary import modality
 
 ENDING = ".nii.gz"
 
@@ -105,7 +106,7 @@ def layout_of(text: str, modalities: Sequence[str], scheme: LabelScheme, release
     """Read ``nnunet``, ``nnunet:flair,t1,t1ce,t2`` (another order, or fewer), ``brats`` or ``brats:2023``.
 
     Args:
-        text: the layout.
+        text: the layout; modalities in any spelling.
         modalities, scheme: what the data have.
         release: of BraTS, where the layout does not name it.
 
@@ -114,7 +115,7 @@ def layout_of(text: str, modalities: Sequence[str], scheme: LabelScheme, release
     """
     kind, _, detail = text.partition(":")
     if kind == "nnunet":
-        channels = tuple(name.strip() for name in detail.split(",")) if detail else tuple(modalities)
+        channels = tuple(modality(name.strip()) for name in detail.split(",")) if detail else tuple(modalities)
         if len(set(channels)) < len(channels) or not set(channels) <= set(modalities):
             raise ConfigError(
                 "these are not channels of the data",

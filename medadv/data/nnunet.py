@@ -55,7 +55,8 @@ def nnunet_cohort(root: str | Path, splits: str | Path | None = None) -> Cohort:
     Args:
         root: the folder that holds ``dataset.json``.
         splits: nnU-Net's ``splits_final.json``; where left out, one beside ``dataset.json`` is taken if there is one.
-            A case's fold is the one that validates on it.
+            A case's fold is the one that validates on it. Where folds overlap, as in repeated random splits, no case
+            has one; splits that are named must not overlap.
 
     Raises:
         ConfigError: ``dataset.json`` or the splits are missing, malformed, of another version, declare labels or
@@ -210,10 +211,13 @@ def _folds(path: Path, asked: bool) -> Mapping[str, int]:
     folds: dict[str, int] = {}
     for number, fold in enumerate(content):
         if twice := sorted(set(fold.val) & (set(folds) | set(fold.train))):
+            if not asked:
+                return {}
             raise ConfigError(
                 f"fold {number} validates on cases that it trains on, or that another fold validates on",
                 got=f"{len(twice)} cases",
                 expected="each case in the val of one fold",
+                advice="name splits that make a cross-validation, or leave data.splits out and let medadv make folds",
             )
         folds |= dict.fromkeys(fold.val, number)
     return folds

@@ -180,33 +180,46 @@ def _paths(
 
 def _match(part: str, name: str, words: Mapping[str, str], key: str) -> dict[str, str] | None:
     """What a name says by one part of a pattern; None where it does not match."""
-    longest, shortest = (re.fullmatch(_expression(part, words, lazy), name) for lazy in ("", "?"))
-    if longest is None or shortest is None:
+    first = re.fullmatch(_expression(part, words), name)
+    if first is None:
         return None
-    # The longest and the shortest reading of each placeholder agree only where there is no other reading.
-    if longest.groupdict() != shortest.groupdict():
-        raise ConfigError(
-            f"data.{key} can be read in two ways",
-            got=f"{part} on {name}: {longest.groupdict()} or {shortest.groupdict()}",
-            advice="write more of the names out, or separate placeholders by folders",
-        )
-    return longest.groupdict()
+    for placeholder, value in first.groupdict().items():
+        if other := re.fullmatch(_expression(part, words, {placeholder: value}), name):
+            raise ConfigError(
+                f"data.{key} can be read in two ways",
+                got=f"{part} on {name}: {first.groupdict()} or {other.groupdict()}",
+                advice="write more of the names out, or separate placeholders by folders",
+            )
+    return first.groupdict()
 
 
-def _expression(part: str, words: Mapping[str, str], lazy: str) -> str:
-    """One part of a pattern as a regular expression; what is known of the path already stands for itself."""
+def _expression(part: str, words: Mapping[str, str], unlike: Mapping[str, str] | None = None) -> str:
+    """One part of a pattern as a regular expression; what is known of the path already stands for itself.
+
+    A placeholder of ``unlike`` stands for anything but that value, so that a match is another reading, wherever stars
+    and other placeholders stop.
+    """
     known, written = dict(words), ""
     for piece in _WILD.split(part):
         name = piece[1:-1]
         if piece == "*":
-            written += f".*{lazy}"
+            written += ".*"
         elif not _WILD.fullmatch(piece):
             written += re.escape(piece)
         elif f"(?P<{name}>" in written:
             written += f"(?P={name})"
         else:
-            written += re.escape(known[name]) if name in known else f"(?P<{name}>.+{lazy})"
+            meant = _other((unlike or {}).get(name))
+            written += re.escape(known[name]) if name in known else f"(?P<{name}>{meant})"
     return written
+
+
+def _other(value: str | None) -> str:
+    """An expression for anything but a value: what begins otherwise, goes on after it, or stops before its end."""
+    if value is None:
+        return ".+"
+    shorter = f"|.{{1,{len(value) - 1}}}" if len(value) > 1 else ""
+    return f"(?!{re.escape(value)}).+|{re.escape(value)}.+{shorter}"
 
 
 def _apart(patterns: Sequence[_Pattern], found: Sequence[Mapping[Said, list[Path]]]) -> None:

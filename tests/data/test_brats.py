@@ -125,6 +125,18 @@ def test_the_misnamed_label_of_case_355_of_2020_is_found(tmp_path: Path) -> None
     assert len(refused) == 2
 
 
+def test_the_misnamed_label_may_be_packed(tmp_path: Path) -> None:
+    _, folder = lay_out(tmp_path, "2020")
+    packed = folder / f"{MISNAMED}.gz"
+    nib.save(nib.load(folder / f"{folder.name}_seg.nii"), packed)
+    (folder / f"{folder.name}_seg.nii").unlink()
+    cohort = brats_cohort(tmp_path, "2020")
+    assert (cohort.refused, cohort.cases[1].label) == ([], packed)
+    (folder / MISNAMED).write_bytes(b"another")
+    (refusal,) = brats_cohort(tmp_path, "2020").refused
+    assert (refusal.case, refusal.reason) == (folder.name, Reason.EXTRA_MODALITY)
+
+
 def test_case_355_with_both_labels_is_refused(tmp_path: Path) -> None:
     _, folder = lay_out(tmp_path, "2020")
     (folder / MISNAMED).write_bytes((folder / f"{folder.name}_seg.nii").read_bytes())
@@ -234,6 +246,20 @@ def test_one_id_in_two_folders_is_one_case_and_a_refusal(tmp_path: Path) -> None
     assert [refusal.reason for refusal in cohort.refused] == [Reason.EXTRA_MODALITY] * 2
     assert [refusal.case for refusal in cohort.refused] == ["LGG-BraTS2021_00000", "LGG-BraTS2021_00002"]
     assert all(refusal.case.split("-")[1] in refusal.message for refusal in cohort.refused)
+
+
+def test_links_are_followed_and_no_folder_is_met_twice(tmp_path: Path) -> None:
+    """A link upwards, one to a folder that is met anyway, and one out of the folder."""
+    lay_out(tmp_path / "data" / "HGG", "2018", ["Brats18_1"])
+    (elsewhere,) = lay_out(tmp_path / "store", "2018", ["Brats18_2"])
+    (tmp_path / "data" / "HGG" / "up").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "HGG" / "Brats18_1" / "again").symlink_to(tmp_path / "data" / "HGG")
+    (tmp_path / "data" / "A").mkdir()
+    (tmp_path / "data" / "A" / "first").symlink_to(tmp_path / "data" / "HGG" / "Brats18_1")
+    (tmp_path / "data" / "A" / "Brats18_2").symlink_to(elsewhere)
+    cohort = brats_cohort(tmp_path / "data", "2018")
+    assert [(case.case, case.stratum) for case in cohort.cases] == [("Brats18_1", "HGG"), ("Brats18_2", None)]
+    assert cohort.refused == []
 
 
 def test_no_id_is_both_used_and_refused(tmp_path: Path) -> None:

@@ -120,6 +120,41 @@ def test_the_id_is_what_the_names_have_in_common(tmp_path: Path, images: list[st
     assert refusal.case == name
 
 
+def single(*images: str) -> list[Any]:
+    return [{"image": image, "label": "missing.nii.gz"} for image in images]
+
+
+@pytest.mark.parametrize(
+    ("images", "names"),
+    [
+        (["sub0/T1_pre.nii.gz", "sub1/T1_pre.nii.gz"], ["sub0", "sub1"]),
+        (["HGG/a.nii.gz", "LGG/b.nii.gz"], ["a", "b"]),
+        ([["sub0/t1/x.nii", "sub0/t2/x.nii"], ["sub1/t1/x.nii", "sub1/t2/x.nii"]], ["sub0", "sub1"]),
+        (["/data/sub0/image.nii.gz", "sub1/image.nii.gz"], ["sub0", "sub1"]),
+        ([["t1.nii", "t2.nii"], ["pd.nii", "adc.nii"]], ["entry-1", "entry-2"]),
+    ],
+)
+def test_where_file_names_are_alike_the_folder_is_the_id(tmp_path: Path, images: list[Any], names: list[str]) -> None:
+    path = listed(tmp_path / "list.json", single(*images))
+    cohort = datalist_cohort(path, ("t1", "t2"), LESION)
+    assert [refusal.case for refusal in cohort.refused] == names
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        ["sub0/anat/T1.nii.gz", "sub1/anat/T1.nii.gz"],
+        ["a/T1.nii.gz", "b/T1.nii.gz", "b/T2.nii.gz"],
+        ["T1_pre.nii.gz", "x/T1_pre.nii.gz"],
+    ],
+)
+def test_scans_that_no_name_tells_apart_need_the_key_of_their_id(tmp_path: Path, images: list[str]) -> None:
+    path = listed(tmp_path / "list.json", [{**each, "id": n} for n, each in enumerate(single(*images))])
+    with pytest.raises(ConfigError, match=r"(?s)tell the scans of the list apart.*key with case:"):
+        lesions(path)
+    assert [refusal.case for refusal in lesions(path, case="id").refused] == [str(n) for n in range(len(images))]
+
+
 def test_one_bad_entry_costs_itself(tmp_path: Path) -> None:
     for name in ("a", "b"):
         save(tmp_path / f"{name}.nii.gz", 5)

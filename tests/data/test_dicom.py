@@ -74,8 +74,8 @@ def test_compressed_slices_are_read(tmp_path: Path) -> None:
 def test_what_is_no_dicom_is_passed_over(tmp_path: Path) -> None:
     files = write_series(tmp_path / "s", noise())
     clean = read(case_of(tmp_path / "s"))
-    (tmp_path / "s" / "README.txt").write_text("from the archive")
-    (tmp_path / "s" / ".DS_Store").write_bytes(b"")
+    for name in ("README", "notes.TXT", "sidecar.json", "preview.jpg", "index.html", ".DS_Store"):
+        (tmp_path / "s" / name).write_bytes(b"from the archive")
     (tmp_path / "s" / "deeper").mkdir()
     catalogue = bytearray(files[0].read_bytes())
     at = catalogue.index(MR.encode())
@@ -83,6 +83,33 @@ def test_what_is_no_dicom_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "s" / "DICOMDIR").write_bytes(catalogue)
     files[2].rename(files[2].with_suffix(""))
     assert content_digest(read(case_of(tmp_path / "s"))) == content_digest(clean)
+
+
+@pytest.mark.parametrize("meta", [True, False], ids=["with meta information", "the data set alone"])
+@pytest.mark.parametrize("which", [0, 3, -1], ids=["first", "inside", "last"])
+def test_a_slice_without_the_preamble_is_a_slice(tmp_path: Path, which: int, meta: bool) -> None:
+    files = write_series(tmp_path / "s", noise())
+    clean = read(case_of(tmp_path / "s"))
+    raw = files[which].read_bytes()
+    after = 144 + int.from_bytes(raw[140:144], "little")  # (0002,0000) says how long the meta information is
+    assert raw[128:136] == b"DICM\x02\0\0\0"
+    files[which].unlink()
+    files[which].with_suffix("").write_bytes(raw[132 if meta else after :])
+    volume = read(case_of(tmp_path / "s"))
+    assert volume.x.shape[-1] == 6
+    assert content_digest(volume) == content_digest(clean)
+
+
+@pytest.mark.parametrize("name", ["IM0006", "slice.bak", "VERSION", "slice.ima"])
+def test_a_file_that_could_be_a_slice_is_not_dropped(tmp_path: Path, name: str) -> None:
+    *_, last = write_series(tmp_path / "s", noise())
+    last.unlink()
+    last.with_name(f"{CANARY}-{name}").write_bytes(b"half a slice" * 40)
+    with pytest.raises(CaseError, match="is no DICOM image") as refused:
+        read(case_of(tmp_path / "s"))
+    assert refused.value.reason is Reason.UNREADABLE
+    assert "move out of the folder" in refused.value.details["try"]
+    assert CANARY not in str(refused.value)
 
 
 def test_reading_leaves_the_locale_alone(tmp_path: Path) -> None:

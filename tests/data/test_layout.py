@@ -33,6 +33,12 @@ def test_nnunet_may_be_given_fewer_channels() -> None:
     assert layout.image("m1", "flair") == "imagesTs/m1_0000.nii.gz"
 
 
+def test_channels_may_be_spelt_as_anywhere() -> None:
+    assert layout_of("nnunet:T1Gd, FLAIR", MODALITIES, BRATS_2018).channels == ("t1ce", "flair")
+    with pytest.raises(ConfigError, match="not channels"):
+        layout_of("nnunet:T1Gd,t1ce", MODALITIES, BRATS_2018)
+
+
 @pytest.mark.parametrize("release", sorted(RELEASES))
 def test_what_is_laid_out_as_brats_is_found_by_its_importer(tmp_path: Path, release: str) -> None:
     scheme = RELEASES[release].scheme

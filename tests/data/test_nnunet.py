@@ -176,6 +176,16 @@ def test_splits_that_cannot_be_meant_are_advice(tmp_path: Path, content: str | N
         nnunet_cohort(root, tmp_path / "splits.json")
 
 
+def test_folds_that_overlap_stop_nobody_who_does_not_ask_for_them(tmp_path: Path) -> None:
+    """As nnU-Net users write them for repeated random splits: a case is in the val of several folds."""
+    root = lay_out(tmp_path, PROSTATE)
+    splits = root / "splits_final.json"
+    splits.write_text(json.dumps([{"train": ["case_002"], "val": ["case_001"]}] * 2))
+    assert [(case.case, case.fold) for case in nnunet_cohort(root).cases] == [(case, None) for case in CASES]
+    with pytest.raises(ConfigError, match=r"(?s)another fold validates on.*leave data\.splits out"):
+        nnunet_cohort(root, splits)
+
+
 UNMEANT: dict[str, tuple[str, str]] = {
     "not JSON": ("{", "not nnU-Net's"),
     "nested without end": ("[" * 100_000, "not nnU-Net's"),

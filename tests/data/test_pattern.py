@@ -9,7 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from medadv.data.case import Case, Cohort
@@ -183,6 +183,42 @@ def test_an_id_tells_patient_and_group(tmp_path: Path) -> None:
     assert reasons(cohort) == {"other": Reason.DECLARATION}
     cohort = told(named("HGG7_1", "LGG8_2"), "*_{patient}", "{stratum}GG*")
     assert [(case.patient, case.stratum) for case in cohort.cases] == [("1", "H"), ("2", "L")]
+
+
+def readings(part: str, name: str) -> set[tuple[str, str]]:
+    """Every way to read a name, by trying all of them: what {patient} and {case} then are."""
+    if not part:
+        return set() if name else {("", "")}
+    wild = next((wild for wild in ("{patient}", "{case}", "*") if part.startswith(wild)), None)
+    if wild is None:
+        return readings(part[1:], name[1:]) if name[:1] == part[0] else set()
+    found = set()
+    for end in range(wild != "*", len(name) + 1):
+        for patient, case in readings(part.removeprefix(wild), name[end:]):
+            here = {"{patient}": (name[:end], case), "{case}": (patient, name[:end]), "*": (patient, case)}
+            found.add(here[wild])
+    return found
+
+
+@given(
+    st.permutations(["{patient}", "{case}", "*", "*", "_", "_", "a"]), st.integers(1, 7), st.text("ab_", max_size=7)
+)
+@example(["*", "_", "{case}", "_", "*"], 5, "T1_5_3_5_ax")
+def test_a_name_is_read_where_there_is_one_way_and_refused_where_there_are_two(
+    pieces: list[str], count: int, name: str
+) -> None:
+    """Stars too may stop in several places; that matters where a placeholder changes with them, and nowhere else."""
+    from medadv.data.pattern import _match
+
+    part = "".join(pieces[:count])
+    expected = readings(part, name)
+    if len(expected) > 1:
+        with pytest.raises(ConfigError, match="in two ways"):
+            _match(part, name, {}, "images")
+    else:
+        words = {"patient": "", "case": "", **(_match(part, name, {}, "images") or {})}
+        assert expected in (set(), {(words["patient"], words["case"])})
+        assert bool(expected) == (_match(part, name, {}, "images") is not None)
 
 
 WORD = st.text("ab_.-{}*[]()+?^$\\ é", min_size=1, max_size=6).filter(lambda s: not s.startswith((".", "_")))
