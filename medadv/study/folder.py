@@ -168,7 +168,7 @@ def _public(content: dict[str, Any], names: Names) -> dict[str, Any]:
     split = content["split"]
     content["split"] = {k: [names[i] for i in v] if isinstance(v, list) else v for k, v in split.items()}
     if names.key is not None:
-        content["data"] = without_names(content["data"])
+        content["data"] = without_names(content["data"], names)
         for victim in content["victims"].values():
             if victim.get("weights") is not None:
                 victim["weights"] = "private"
