@@ -15,15 +15,18 @@ from typing import Any
 import torch
 import yaml
 
-from medadv.atomic import UNFINISHED, remove, write_text
+from medadv.atomic import UNFINISHED, remove, write_text, writing
 from medadv.data.case import Refusal
 from medadv.data.files import MARK
 from medadv.errors import RunError
-from medadv.study.names import Names
+from medadv.study.names import Names, key_file
 from medadv.study.records import MANIFEST, RETURNED, Record, read_record, record_path, write_manifest, write_record
 from medadv.study.sources import PATHS, without_names
 from medadv.study.spec import Study
 from medadv.study.stats import PrimaryFamily
+
+FINGERPRINT = "pseudonyms.json"
+"""The file that says under whose key a run's names were made."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class RunFolder:
         """The folder of a study, made if it is missing; its resolved specification is written.
 
         Raises:
-            RunError: the folder is another study's, has a victim outside of the same name, or cannot be written.
+            RunError: the folder is another study's or was begun under another key of pseudonyms, has a victim outside
+                of the same name, or cannot be written.
         """
         path = runs / study.study
         specification = path / "study.yaml"
@@ -47,6 +51,7 @@ class RunFolder:
                 got=outside,
                 advice="give the victim another name: the two are not the same",
             )
+        _refuse_another_key(path, names)
         content = _public(study.model_dump(mode="json", by_alias=True), names)
         if specification.exists():
             _refuse_another(_stored(specification), content, path)
@@ -56,6 +61,8 @@ class RunFolder:
                 advice="give the study another name, or another folder with --runs",
             )
         write_text(specification, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        if names.key is not None:
+            write_text(path / FINGERPRINT, _fingerprint(names))
         write_text(path / "environment.json", json.dumps(_environment(), indent=1))
         return cls(path)
 
@@ -64,7 +71,7 @@ class RunFolder:
         """The folder of a study that was run before, as it lies: nothing is written.
 
         Raises:
-            RunError: the study has not been run, or the folder is another study's.
+            RunError: the study has not been run, or the folder is another study's or another key's.
         """
         path = runs / study.study
         if not (path / MANIFEST).is_file():
@@ -73,6 +80,7 @@ class RunFolder:
                 got=f"no {MANIFEST} in {path}",
                 advice="run it first: `medadv run STUDY.yaml`; name its folder with --runs if that is another",
             )
+        _refuse_another_key(path, names)
         content = _public(study.model_dump(mode="json", by_alias=True), names)
         _refuse_another(_stored(path / "study.yaml"), content, path)
         return cls(path)
@@ -168,7 +176,7 @@ def _public(content: dict[str, Any], names: Names) -> dict[str, Any]:
     split = content["split"]
     content["split"] = {k: [names[i] for i in v] if isinstance(v, list) else v for k, v in split.items()}
     if names.key is not None:
-        content["data"] = without_names(content["data"])
+        content["data"] = without_names(content["data"], names)
         for victim in content["victims"].values():
             if victim.get("weights") is not None:
                 victim["weights"] = "private"
@@ -187,6 +195,25 @@ def _stored(specification: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
         problem = error
     raise RunError(f"{specification} is damaged", got=problem, advice="give the study another name")
+
+
+def _fingerprint(names: Names) -> str:
+    return json.dumps({"fingerprint": names.fingerprint})
+
+
+def _refuse_another_key(path: Path, names: Names) -> None:
+    """Under another key every case has another name: the split that was remembered would mean nobody."""
+    place = path / FINGERPRINT
+    with writing(place):
+        same = names.key is None or not place.exists() or place.read_bytes() == _fingerprint(names).encode()
+    if not same:
+        raise RunError(
+            f"the folder {path} was begun under another key of pseudonyms",
+            got=f"the key in {key_file()}, which is not the one that {FINGERPRINT} in the folder tells of",
+            cause=f"somebody else began the run, your key was made anew since, or {FINGERPRINT} is damaged",
+            advice=f"copy the key of whoever began the run to {key_file()} (keep yours: your other studies need it), "
+            "or give this study another name",
+        )
 
 
 def _refuse_another(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:

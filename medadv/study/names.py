@@ -22,6 +22,13 @@ from medadv.errors import RunError
 
 KEY_BYTES = 32
 
+_SAME_KEY = b"medadv: fingerprint of the key of pseudonyms"
+
+
+def key_file() -> Path:
+    """Where the user's own key of pseudonyms lies, whether it is made yet or not."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "medadv" / "pseudonyms.key"
+
 
 @dataclass(frozen=True)
 class Names:
@@ -40,8 +47,7 @@ class Names:
         Raises:
             RunError: the key can neither be made nor read.
         """
-        home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "medadv"
-        path = home / "pseudonyms.key"
+        path = key_file()
         if not path.exists():
             content = secrets.token_bytes(KEY_BYTES)
             write_atomically(path, lambda temporary: temporary.write_bytes(content), mode=0o600)
@@ -55,6 +61,11 @@ class Names:
                 advice=f"restore {path}; under a new key, cases get other names than in earlier studies",
             )
         return cls(key)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """What tells one key from another, and nothing of the key; None for ids as they are."""
+        return None if self.key is None else hmac.new(self.key, _SAME_KEY, hashlib.sha256).hexdigest()
 
     def __getitem__(self, name: str) -> str:
         if self.key is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +19,15 @@ from medadv.data.pattern import pattern_cohort, told
 from medadv.data.phantom import phantom
 from medadv.errors import ConfigError, RunError
 from medadv.labels import SCHEMES, LabelScheme
+from medadv.study.names import Names
 from medadv.study.specified import Specified
 from medadv.vocabulary import declared_scheme, modality
 
 PATHS = ("root", "datalist", "splits")
 """The keys of ``data`` that say where files lie. They may change without changing the study."""
 
-_PRIVATE = (*PATHS, "images", "label", "mask", "case", "patient", "stratum")
+_PRIVATE = ("images", "label", "mask", "case", "patient", "stratum")
+"""The keys of ``data`` that say which files are what, and how cases are called: patterns and keys of lists."""
 
 Numbers = StrictInt | Annotated[tuple[StrictInt, ...], Field(min_length=1)]
 Patient = Annotated[
@@ -189,15 +192,24 @@ def imported(data: Data, folder: Path, seed: int, alone: bool) -> Cohort:
     return replace(cohort, cases=[replace(case, grid=grid) for case in cohort.cases])
 
 
-def without_names(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What is written under ``data``, without paths, patterns and keys: they may name patients or people."""
+def without_names(data: Mapping[str, Any], names: Names) -> dict[str, Any]:
+    """What is written under ``data``, without paths, patterns and keys: they may name patients or people.
+
+    Paths may change and leave no trace. In the place of what says which files are meant, and whose they are, stands a
+    keyed digest: it tells nothing without the key, and is another where the value is another.
+    """
 
     def private(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: private(inner) for key, inner in value.items()}
-        return None if value is None else "private"
+        return None if value is None else f"private {names[json.dumps(value)]}"
 
-    return {key: private(value) if key in _PRIVATE else value for key, value in data.items()}
+    def told(key: str, value: Any) -> Any:
+        if key in PATHS:
+            return None if value is None else "private"
+        return private(value) if key in _PRIVATE else value
+
+    return {key: told(key, value) for key, value in data.items()}
 
 
 def _phantoms(data: PhantomData, folder: Path, seed: int, alone: bool) -> Cohort:

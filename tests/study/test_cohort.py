@@ -309,6 +309,21 @@ def test_a_case_that_fails_under_attack_is_disguised_too(
     assert ORIGINAL not in (outcome.folder / "quarantine.json").read_text() + "".join(said)
 
 
+def test_a_second_person_leaves_a_shared_run_as_it_was(
+    own_three: Path, tmp_path: Path, no_report: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their key is another, so all cases would have other names."""
+    study = small(own_three, ids="pseudonyms")
+    before = contents(go(study, tmp_path / "runs").folder)
+    with monkeypatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path / "second"))
+        with pytest.raises(RunError, match="begun under another key") as refused:
+            go(study, tmp_path / "runs")
+        assert str(tmp_path / "second" / "medadv" / "pseudonyms.key") in str(refused.value)
+    assert contents(tmp_path / "runs" / "small") == before
+    assert go(study, tmp_path / "runs").scored == 3
+
+
 def test_results_are_those_of_the_case_whatever_it_is_called(
     three: Path, tmp_path: Path, finished: Path, no_report: None
 ) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from study.small_study import every_record, small
+from study.small_study import contents, every_record, small
 
 from medadv.atomic import UNFINISHED
 from medadv.data.case import Refusal
 from medadv.errors import Reason, RunError
-from medadv.study.folder import RunFolder
+from medadv.study.folder import FINGERPRINT, RunFolder
 from medadv.study.names import Names
 from medadv.study.records import Record, record_path
 from medadv.study.stats import PrimaryFamily
@@ -54,6 +54,49 @@ def test_nothing_of_a_private_study_is_told(tmp_path: Path) -> None:
     text = (RunFolder.open(study, tmp_path, Names(b"k" * 32)).path / "study.yaml").read_text()
     assert not [word for word in ("Mary", "John", "clinic") if word in text]
     RunFolder.open(study, tmp_path, Names(b"k" * 32))
+
+
+def private_study(runs: Path, key: bytes) -> RunFolder:
+    study = small(Path("clinic"), ids="pseudonyms", split={"train": ["Mary"]}, victims={"glow": {}})
+    return RunFolder.open(study, runs, Names(key))
+
+
+def test_another_key_is_refused_before_anything_is_written(tmp_path: Path, own_configuration: Path) -> None:
+    folder = private_study(tmp_path, b"k" * 32).path
+    (folder / "ids.local.json").write_text('{"Mary": "c0"}')
+    before = contents(folder)
+    with pytest.raises(RunError, match=r"(?s)another key of pseudonyms.*try: copy the key of whoever began") as refused:
+        private_study(tmp_path, b"j" * 32)
+    assert str(own_configuration / "medadv" / "pseudonyms.key") in str(refused.value)
+    assert contents(folder) == before
+    assert private_study(tmp_path, b"k" * 32).path == folder
+
+
+def test_a_run_is_not_reopened_under_another_key(tmp_path: Path) -> None:
+    folder = private_study(tmp_path, b"k" * 32)
+    folder.plan({})
+    study = small(Path("clinic"), ids="pseudonyms", split={"train": ["Mary"]}, victims={"glow": {}})
+    assert RunFolder.reopen(study, tmp_path, Names(b"k" * 32)) == folder
+    with pytest.raises(RunError, match="another key of pseudonyms"):
+        RunFolder.reopen(study, tmp_path, Names(b"j" * 32))
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff"])
+def test_a_damaged_fingerprint_lets_nobody_in(tmp_path: Path, content: bytes) -> None:
+    place = private_study(tmp_path, b"k" * 32).path / FINGERPRINT
+    place.write_bytes(content)
+    with pytest.raises(RunError, match="another key of pseudonyms"):
+        private_study(tmp_path, b"k" * 32)
+    assert place.read_bytes() == content
+
+
+def test_a_fingerprint_tells_nothing_of_the_key(tmp_path: Path, folder: RunFolder) -> None:
+    key = bytes(range(32))
+    told = (private_study(tmp_path / "private", key).path / FINGERPRINT).read_text()
+    assert len(json.loads(told)["fingerprint"]) == 64
+    assert key.hex()[:8] not in told
+    assert Names(None).fingerprint is None
+    assert not (folder.path / FINGERPRINT).exists()
 
 
 def test_a_cell_is_found_under_its_own_key(folder: RunFolder, record: Record) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -223,8 +224,11 @@ def test_nothing_of_a_folder_of_people_is_told(own: Path, tmp_path: Path) -> Non
     assert "CANARY" not in told
     assert str(own) not in told
     stored = yaml.safe_load((tmp_path / "runs" / "small" / "study.yaml").read_text())["data"]
-    assert stored["images"] == dict.fromkeys(KINDS, "private")
-    assert (stored["root"], stored["label"], stored["mask"]) == ("private", "private", None)
+    digests = [*stored["images"].values(), stored["label"]]
+    assert list(stored["images"]) == list(KINDS)
+    assert all(re.fullmatch(r"private c[0-9a-f]{12}", digest) for digest in digests)
+    assert len(set(digests)) == len(KINDS) + 1
+    assert (stored["root"], stored["mask"]) == ("private", None)
     assert stored["labels"] == "brats2018"
 
 
@@ -237,3 +241,40 @@ def test_where_files_lie_may_change_and_what_they_mean_may_not(own: Path, tmp_pa
     RunFolder.open(study(moved), tmp_path / "runs", Names(None))
     with pytest.raises(RunError, match=r"data\.grid"):
         RunFolder.open(study({**data, "grid": "t1"}), tmp_path / "runs", Names(None))
+
+
+REDECLARED: dict[str, tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
+    "two modalities, swapped": (
+        "data.images",
+        lambda data: {"images": data["images"] | {"t1": data["images"]["flair"], "flair": data["images"]["t1"]}},
+    ),
+    "another label": ("data.label", lambda _: {"label": "{case}/{case}_rater2.nii.gz"}),
+    "a mask": ("data.mask", lambda _: {"mask": "{case}/{case}_t1.nii.gz"}),
+    "patients": ("data.patient", lambda _: {"patient": "{patient}_*"}),
+    "groups": ("data.stratum", lambda _: {"stratum": "{stratum}_*"}),
+}
+
+
+@pytest.mark.parametrize(("key", "change"), REDECLARED.values(), ids=REDECLARED)
+def test_what_private_data_mean_may_not_change(
+    own: Path, tmp_path: Path, key: str, change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    data, names = as_pattern(own), Names(b"k" * 32)
+    folder = RunFolder.open(study(data, ids="pseudonyms"), tmp_path / "runs", names)
+    (folder.path / "victims").mkdir()
+    RunFolder.open(study({**data, "root": str(tmp_path / "moved")}, ids="pseudonyms"), tmp_path / "runs", names)
+    before = contents(folder.path)
+    changed = study({**data, **change(data)}, ids="pseudonyms")
+    with pytest.raises(RunError, match=rf"belongs to another study(?s:.)*{re.escape(key)}: ") as refused:
+        RunFolder.open(changed, tmp_path / "runs", names)
+    assert not [word for word in ("nii.gz", "{case}", "{patient}", "{stratum}") if word in str(refused.value)]
+    assert contents(folder.path) == before
+
+
+def test_keys_of_a_private_list_may_not_change(own: Path, tmp_path: Path) -> None:
+    data, names = {**as_datalist(own), "case": "scan"}, Names(b"k" * 32)
+    folder = RunFolder.open(study(data, ids="pseudonyms"), tmp_path / "runs", names)
+    (folder.path / "records").mkdir()
+    RunFolder.open(study({**data, "datalist": "/moved.json"}, ids="pseudonyms"), tmp_path / "runs", names)
+    with pytest.raises(RunError, match=r"data\.case: private c\w+ there, private c\w+ here"):
+        RunFolder.open(study({**data, "case": "id"}, ids="pseudonyms"), tmp_path / "runs", names)
