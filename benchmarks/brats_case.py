@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import torch
-from measure.figures import machine, write
+from measure.figures import write
 from rich.console import Console
 
 import medadv
@@ -77,7 +77,7 @@ def main() -> None:
         figures["device GiB"] = torch.cuda.max_memory_allocated() / 2**30
     for name, value in figures.items():
         Console().print(f"{name}: {value:.2f}")
-    write("brats_case", {"machine": machine(), **figures})
+    write("brats_case", figures)
 
 
 if __name__ == "__main__":

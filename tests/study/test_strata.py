@@ -13,7 +13,7 @@ from study.small_study import contents, every_record, go, small
 from medadv.data.case import Case, Cohort
 from medadv.errors import ConfigError
 from medadv.labels import BRATS_2018
-from medadv.study.cohort import MOST_STRATA, _check_strata, gather
+from medadv.study.cohort import MOST_STRATA, check_strata, gather
 from medadv.study.names import Names
 from medadv.study.progress import Silent
 
@@ -42,7 +42,7 @@ def groups(count: int, size: int) -> Cohort:
     ],
 )
 def test_groups_are_told(fine: Cohort) -> None:
-    _check_strata(fine)
+    check_strata(fine)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_groups_are_told(fine: Cohort) -> None:
 )
 def test_what_is_all_but_a_name_is_refused(names: Cohort, told: str) -> None:
     with pytest.raises(ConfigError, match="would tell who is who") as caught:
-        _check_strata(names)
+        check_strata(names)
     assert told in str(caught.value)
     assert not any(case.stratum in str(caught.value) for case in names.cases if case.stratum not in (None, "A"))
 
