@@ -1,7 +1,7 @@
 """The attack core at BraTS's size on one device: memory and time of i-FGSM through windows, and of what saves memory.
 
 4×240×240×155, MONAI's UNet (16 … 256) with fresh weights, windows of 128³ with an overlap of .5, float32 without TF32.
-Peaks are torch's own (``max_memory_allocated``), so a GPU is needed. Full autograd is one gradient through all windows at
+Peaks are torch's own (``max_memory_allocated``): a GPU is needed. Full autograd is one gradient through all windows at
 once, by MONAI's ``sliding_window_inference``: what the window-wise gradient replaces, and must equal.
 """
 
