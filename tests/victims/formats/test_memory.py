@@ -22,13 +22,14 @@ from medadv.victims.declared import Declared
 from medadv.victims.formats import exported
 from medadv.victims.formats.bundle import format as bundle
 from medadv.victims.networks import Architecture, build_network
+from medadv.victims.normalize import ZScore
 from medadv.victims.segmentation import Segmenter
 from medadv.victims.thrift import checkpointed
 from medadv.victims.window import SlidingWindow
 
 SCHEME = LabelScheme("two", {"background": 0, "lesion": 1})
 UNET = Architecture(arguments={"spatial_dims": 3, "channels": [4, 8], "strides": [2], "num_res_units": 1})
-DECLARED = Declared(SCHEME, ("t1", "flair"), inference=SlidingWindow((8, 8, 8), overlap=0.5))
+DECLARED = Declared(SCHEME, ("t1", "flair"), normalise=ZScore(), inference=SlidingWindow((8, 8, 8), overlap=0.5))
 Trained = Callable[[Recipe], Path]
 
 
