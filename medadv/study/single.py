@@ -82,15 +82,17 @@ def attack_one(
     save_slices(out, Views(volume.x, delivered, truth, answer, fooled), volume, scheme)
     shown = region or told[0]
     dice = next((c.value, a.value) for c, a in zip(before, after, strict=True) if c.region == shown)
-    with style():
-        picture = montage(
-            read_slices(out / SLICES),
-            shown,
-            f"{volume.case.case}: {title}, {amount}",
-            (f"Dice {shown} {dice[0]:.3f}", f"Dice {shown} {dice[1]:.3f}"),
-        )
-        write_atomically(out / "attack.png", lambda path: picture.savefig(path, dpi=150))
+    _draw(out, shown, f"{volume.case.case}: {title}, {amount}", dice)
     yield f"  files and attack.png in {out}"
+
+
+def _draw(out: Path, shown: str, title: str, dice: tuple[float, float]) -> None:
+    """``attack.png``, from the slices that were kept: clean and attacked, with the Dice of each."""
+    with style():
+        clean, attacked = dice
+        labels = (f"Dice {shown} {clean:.3f}", f"Dice {shown} {attacked:.3f}")
+        picture = montage(read_slices(out / SLICES), shown, title, labels)
+        write_atomically(out / "attack.png", lambda path: picture.savefig(path, dpi=150))
 
 
 def _check_speaks(model: Path, case: Case) -> None:
