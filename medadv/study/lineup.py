@@ -16,9 +16,10 @@ from medadv.errors import ConfigError, GradientError, RunError
 from medadv.labels import BACKGROUND, LabelScheme
 from medadv.study.bench import Contestant
 from medadv.study.cohort import Parts
+from medadv.study.entry import Entry
 from medadv.study.folder import RunFolder
 from medadv.study.progress import Watch
-from medadv.study.schooling import Entry, sizes_fit, train_entry, untrained
+from medadv.study.schooling import sizes_fit, train_entry, untrained
 from medadv.study.spec import Study
 from medadv.victims.checkpoint import CARD, training_cases, training_patients
 from medadv.victims.formats.opening import mirrored, open_victim

@@ -21,12 +21,12 @@ from medadv.data.phantom import phantom
 from medadv.errors import CaseError, ConfigError
 from medadv.study.cohort import Parts
 from medadv.study.conditions import Attacked, Condition, conditions, primary_conditions
+from medadv.study.entry import Entry
 from medadv.study.folder import RunFolder
 from medadv.study.inputs import read_labelled
 from medadv.study.lineup import Terms, prospective
 from medadv.study.machine import Machine
 from medadv.study.names import Names
-from medadv.study.schooling import Entry
 from medadv.study.sources import PhantomData, imported
 from medadv.study.spec import Study
 from medadv.study.split import Fold, divide
