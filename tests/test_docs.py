@@ -76,8 +76,9 @@ def test_studies_are_valid(block: Block) -> None:
 def test_fragments_use_the_studys_words(block: Block) -> None:
     from pydantic import TypeAdapter
 
+    from medadv.study.entrants import VictimSpec
     from medadv.study.sources import Data
-    from medadv.study.spec import Study, VictimSpec
+    from medadv.study.spec import Study
 
     fragment = yaml.safe_load(block.text)
     assert set(fragment) <= set(Study.model_fields)
@@ -90,7 +91,7 @@ def test_fragments_use_the_studys_words(block: Block) -> None:
 def test_the_table_of_victims_names_all_that_a_study_can_say() -> None:
     from typing import get_args
 
-    from medadv.study.spec import VictimSpec
+    from medadv.study.entrants import VictimSpec
     from medadv.victims.networks import NETWORKS
     from medadv.victims.normalize import Normalisation
     from medadv.victims.spatial import Spatial

@@ -9,7 +9,7 @@ from pathlib import Path
 from medadv.data.cache import Cache
 from medadv.errors import ConfigError
 from medadv.study.cohort import Parts
-from medadv.study.spec import VictimSpec
+from medadv.study.entrants import VictimSpec
 from medadv.study.split import Fold
 from medadv.victims.declared import Declared
 

@@ -9,30 +9,33 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from medadv.attack.budget import Budget
 from medadv.data.support import Support
-from medadv.defense.training import Schedule
 from medadv.errors import BudgetError, ConfigError
 from medadv.labels import LabelScheme
 from medadv.study.attacks import AttackSpec
+from medadv.study.defences import Temperature
+from medadv.study.entrants import Entrant, VictimSpec, entrants
 from medadv.study.reach import Reach
 from medadv.study.sources import Data
 from medadv.study.specified import Specified, distinct, readable_budgets
-from medadv.victims.declared import INFERENCE, NETWORK, NORMALISE
-from medadv.victims.networks import Architecture
-from medadv.victims.normalize import Normalisation
-from medadv.victims.spatial import Spatial
-from medadv.victims.window import SlidingWindow, WholeVolume
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Names become folders and table cells: letters, digits, dot, dash, underscore."""
 
-RESERVED = ("clean", "identity", "noise", "permuted")
+WORST = "worst"
+"""The worst of all untargeted attacks, case by case."""
+
+RESERVED = ("clean", "identity", "noise", "permuted", WORST)
 """What conditions are called that are no attacks."""
+
+BEGINNINGS = ("permuted-", "noise-", "transfer-", "worst-")
+"""How the names of conditions begin that the study makes itself."""
 
 AXES = 3
 """Of the images that pass the gate."""
@@ -65,66 +68,13 @@ class Split(Specified):
         return self
 
 
-class Training(Specified):
-    """How a victim's network is trained before it is attacked."""
-
-    steps: int = Field(250, ge=1)
-    batch: int = Field(2, ge=1)
-    rate: float = Field(2e-3, gt=0)
-    roi: tuple[int, ...] = (32, 32, 32)
-    flips: tuple[int, ...] = (0,)
-    validate_every: int = Field(50, ge=1)
-
-    @model_validator(mode="after")
-    def _axes(self) -> Training:
-        if min(self.roi, default=0) < 1 or not set(self.flips) <= set(range(len(self.roi))):
-            raise ValueError("roi has a size of at least 1 for each axis, and flips name axes of it, from 0")
-        return self
-
-    def schedule(self, seed: int) -> Schedule:
-        """As the training loop understands it."""
-        return Schedule(steps=self.steps, rate=self.rate, validate_every=self.validate_every, seed=seed)
-
-
-class VictimSpec(Specified):
-    """A network, how it is deployed, and where its weights come from."""
-
-    weights: str | tuple[str, ...] | None = Field(
-        None,
-        description="a medadv victim, MONAI bundle, nnU-Net folder, exported program or state dict; several for their "
-        "mean; {fold} stands for the fold of a cross-validation; left out: the victim is trained",
-    )
-    modalities: tuple[str, ...] | None = Field(
-        None, min_length=1, description="its input channels in the data's words, in order; the data's own if left out"
-    )
-    names: dict[str, str] = Field({}, description="the model's words for modalities, tissues, regions: the data's")
-    folds: tuple[int, ...] | None = Field(None, min_length=1, description="members of an nnU-Net ensemble; else all")
-    mirror: tuple[int, ...] = Field((), description="axes along which images are mirrored at test time, from 0")
-    network: Architecture = NETWORK
-    head: Literal["softmax", "sigmoid"] = "softmax"
-    regions: tuple[str, ...] | None = Field(
-        None, min_length=1, description="channels of a sigmoid head; all regions if left out"
-    )
-    spatial: tuple[Annotated[Spatial, Field(discriminator="name")], ...] = Field(
-        (), description="steps between grids before the normalisation, in order"
-    )
-    normalise: Annotated[Normalisation, Field(discriminator="name")] = NORMALISE
-    inference: Annotated[WholeVolume | SlidingWindow, Field(discriminator="name")] = INFERENCE
-    training: Training = Training()
-
-    @field_validator("modalities")
-    @classmethod
-    def _distinct(cls, modalities: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if modalities is not None:
-            distinct(modalities)
-        return modalities  # in their order: it is the channels'
-
-
 class Primary(Specified):
     """The family of comparisons that the study is about, declared before any score exists.
 
     Each named attack (all if left out) at each of its budgets (all if left out) is compared with clean, on one region:
     for each victim of the study, and for those outside whose segmentations are to come back (``medadv score``).
+    In a study of defences ``worst`` is the worst of all untargeted attacks at a budget, case by case; and with
+    ``against: undefended`` each defended victim is compared with the undefended one under the same attack.
     """
 
     region: str
@@ -132,6 +82,29 @@ class Primary(Specified):
     attacks: tuple[str, ...] | None = Field(None, min_length=1)
     budgets: tuple[str, ...] | None = Field(None, min_length=1)
     returned: tuple[str, ...] = Field((), description="victims outside, by the names they will be scored under")
+    against: Literal["clean", "undefended"] = "clean"
+    margin: float | None = Field(
+        None, gt=0, lt=1, description="how much clean Dice a defence may cost and still be called not inferior"
+    )
+
+    @field_validator("budgets")
+    @classmethod
+    def _readable(cls, budgets: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if budgets is None else readable_budgets(budgets)
+
+
+class Adaptive(Specified):
+    """What a study with a defence runs beside its own attacks: the same attack on other losses, and transferred ones.
+
+    The loss at logits / T for every T of the study, the logit margin, what was found for the undefended victim and the
+    teacher, and sign noise. Every victim meets all of them.
+    """
+
+    attack: str | None = Field(
+        None, description="the attack that is varied; the untargeted one of most steps if left out"
+    )
+    budgets: tuple[str, ...] | None = Field(None, min_length=1, description="the primary ones if left out")
+    temperatures: tuple[Temperature, ...] = Field((), description="T beside those of the study's distillations")
 
     @field_validator("budgets")
     @classmethod
@@ -159,6 +132,7 @@ class Study(Specified):
     budgets: tuple[str, ...] = Field(("0.05 sigma", "0.1 sigma", "0.2 sigma"), min_length=1)
     attacks: dict[str, AttackSpec] = Field(min_length=1)
     controls: tuple[Literal["identity", "noise", "permuted"], ...] = ("identity", "noise", "permuted")
+    adaptive: Adaptive = Adaptive()
     primary: Primary
     regions: tuple[str, ...] | None = Field(
         None, min_length=1, description="what is scored; all regions and tissues if left out"
@@ -202,24 +176,26 @@ class Study(Specified):
 
     @model_validator(mode="after")
     def _names(self) -> Study:
-        victims = [*self.victims, *self.primary.returned]
+        victims = [*self.entrants, *self.primary.returned]
         if len(set(victims)) < len(victims):
             raise ValueError("primary.returned names victims outside, each once, and none of the study's own")
         for kind, names in (("study", [self.study]), ("victim", victims), ("attack", list(self.attacks))):
             for name in names:
-                if not NAME.fullmatch(name) or name in RESERVED or name.startswith(("permuted-", "noise-")):
+                if not NAME.fullmatch(name) or name in RESERVED or name.startswith(BEGINNINGS):
                     raise ValueError(
                         f"{name!r} cannot be the name of a {kind}: at most 64 letters, digits, dots, dashes and "
-                        f"underscores, none of {', '.join(RESERVED)}, and no permuted- or noise- at its beginning"
+                        f"underscores, none of {', '.join(RESERVED)}, and not beginning with {', '.join(BEGINNINGS)}"
                     )
         families = [self.family(name) for name in self.attacks]
         if twice := sorted({family for family in families if families.count(family) > 1}):
             raise ValueError(f"two attacks would be called the same in tables: {twice}")
+        self._check_defences()
         for name in self.primary.attacks or ():
-            if name not in self.attacks:
+            if name not in self.attacks and not (name == WORST and self.defended):
                 raise ValueError(f"primary.attacks names {name!r}; the study's attacks are {list(self.attacks)}")
+        named = [name for name in self.primary.attacks or () if name in self.attacks] or list(self.attacks)
         for budget in self.primary.budgets or ():
-            if all(budget not in self.budgets_of(name) for name in self.primary.attacks or self.attacks):
+            if all(budget not in self.budgets_of(name) for name in named):
                 raise ValueError(f"primary.budgets names {budget!r}, at which no attack of the family is run")
         return self
 
@@ -258,6 +234,24 @@ class Study(Specified):
                     got=text,
                     expected=f"one amount, or {len(modalities)}: {', '.join(modalities)}",
                 )
+
+    def _check_defences(self) -> None:
+        """What only a study with a defence may say."""
+        if not self.defended and (self.primary.against == "undefended" or self.primary.margin is not None):
+            raise ValueError("primary.against: undefended, and primary.margin, are for studies with a defence")
+        base = self.adaptive.attack
+        if base is not None and (base not in self.attacks or self.attacks[base].preset == "tifgsm"):
+            raise ValueError(f"adaptive.attack names {base!r}, which is no untargeted attack of {list(self.attacks)}")
+
+    @cached_property
+    def entrants(self) -> dict[str, Entrant]:
+        """All victims as they enter: those that share settings, students at each temperature, and their teachers."""
+        return entrants(self.victims)
+
+    @property
+    def defended(self) -> bool:
+        """Whether any victim is a defence of another."""
+        return any(entrant.undefended is not None for entrant in self.entrants.values())
 
     def budgets_of(self, attack: str) -> tuple[str, ...]:
         """The budgets at which an attack is run."""

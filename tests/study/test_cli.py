@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from medadv import cli
 from medadv.data.brats import MODALITIES
 from medadv.labels import BRATS_2018
-from medadv.study.spec import VictimSpec
+from medadv.study.entrants import VictimSpec
 from medadv.victims.checkpoint import save_victim
 from medadv.victims.head import Sigmoid, Softmax
 from medadv.victims.networks import Architecture, build_network

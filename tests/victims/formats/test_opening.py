@@ -19,7 +19,7 @@ import medadv
 from medadv.attack.victim import Passes
 from medadv.errors import ConfigError, VictimError
 from medadv.labels import BRATS_2018, LabelScheme
-from medadv.study.spec import VictimSpec
+from medadv.study.entrants import VictimSpec
 from medadv.victims.checkpoint import CARD, WEIGHTS, load_victim, save_victim
 from medadv.victims.declared import Declared
 from medadv.victims.formats.exported import Program

@@ -1,0 +1,141 @@
+"""The defences that a study can name: how a victim differs from the undefended one that it is held against."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from medadv.attack.budget import Budget
+from medadv.study.attacks import AttackSpec, Fgsm, Ifgsm
+from medadv.study.specified import Specified, readable_budgets
+
+Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Defence(Specified):
+    @property
+    def temperature(self) -> float:
+        """The temperature at which its victim is trained; at test time it is 1."""
+        return 1.0
+
+
+class Teacher(_Defence):
+    """A network trained on the labels at a temperature, whose soft labels a student learns."""
+
+    name: Literal["teacher"]
+    at: Temperature
+
+    @property
+    def temperature(self) -> float:
+        """As asked."""
+        return self.at
+
+
+class Distillation(_Defence):
+    """A student that learns a teacher's soft voxel labels, both at one temperature; deployed at temperature 1.
+
+    (Papernot et al. 2016, arXiv:1511.04508.)
+    """
+
+    name: Literal["distillation"]
+    at: Temperature | Annotated[tuple[Temperature, ...], Field(min_length=1)] = Field(
+        description="the temperature; several make a victim each, called <name>-T<temperature>"
+    )
+    teacher: str | None = Field(None, description="the victim that teaches; one is trained for it if left out")
+    labels: Literal["on line", "cached"] = Field(
+        "on line", description="the teacher is asked crop by crop, or once a case through its windows"
+    )
+
+    @field_validator("at")
+    @classmethod
+    def _once(cls, at: float | tuple[float, ...]) -> float | tuple[float, ...]:
+        if isinstance(at, tuple) and len(set(at)) < len(at):
+            raise ValueError(f"a temperature is given twice: {list(at)}")
+        return at
+
+    @model_validator(mode="after")
+    def _one_teacher(self) -> Distillation:
+        if self.teacher is not None and isinstance(self.at, tuple):
+            raise ValueError("a teacher has one temperature: give one, or let a teacher be trained for each")
+        return self
+
+    @property
+    def temperature(self) -> float:
+        """As asked; of a list, which is none yet, the highest."""
+        return max(self.at) if isinstance(self.at, tuple) else self.at
+
+
+class _Adversarial(_Defence):
+    """What all trainings on attacked inputs say."""
+
+    budgets: tuple[str, ...] = Field(min_length=1, description="one, or the lowest and the highest of a range")
+    validation_steps: int = Field(
+        5, ge=1, description="of the i-FGSM at the highest budget, under which the checkpoint is chosen"
+    )
+
+    @field_validator("budgets")
+    @classmethod
+    def _readable(cls, budgets: tuple[str, ...]) -> tuple[str, ...]:
+        budgets = readable_budgets(budgets)
+        if len({Budget.parse(budget).unit for budget in budgets}) > 1:
+            raise ValueError(f"the budgets of a training have one unit: {list(budgets)}")
+        return budgets
+
+    @property
+    def highest(self) -> Budget:
+        """The largest of its budgets."""
+        return max((Budget.parse(budget) for budget in self.budgets), key=lambda budget: max(budget.amounts))
+
+
+class Augmentation(_Adversarial):
+    """A training set enlarged, once, by attacked copies of its cases, found for the undefended victim (Liu et al.)."""
+
+    name: Literal["augmentation"]
+    attacks: dict[str, AttackSpec] = Field({"fgsm": Fgsm(preset="fgsm"), "ifgsm": Ifgsm(preset="ifgsm")}, min_length=1)
+    share: float = Field(0.5, gt=0, le=1, description="of the crops that show an attacked copy")
+
+
+class _OnLine(_Adversarial):
+    """What all trainings say that attack the network as it is now, each batch anew."""
+
+    steps: int = Field(5, ge=1, description="of the inner attack; 1 is FGSM")
+    size: float | None = Field(None, gt=0, description="a step as a share of the budget; 2.5 / steps if left out")
+
+    @field_validator("budgets")
+    @classmethod
+    def _a_range(cls, budgets: tuple[str, ...]) -> tuple[str, ...]:
+        if len(budgets) > 2:
+            raise ValueError("one budget, or the lowest and the highest of a range")
+        return budgets
+
+
+class AdversarialTraining(_OnLine):
+    """Training on inputs attacked while it learns: FGSM, or PGD of k steps (Madry et al. 2018, arXiv:1706.06083)."""
+
+    name: Literal["adversarial training"]
+    start: Literal["clean", "random"] = Field("random", description="where the inner attack begins")
+    share: float = Field(1.0, gt=0, le=1, description="of the crops that are attacked; the others stay clean")
+
+
+class Trades(_OnLine):
+    """Clean loss, and the divergence of attacked answers from clean ones (Zhang et al. 2019, arXiv:1901.08573)."""
+
+    name: Literal["trades"]
+    beta: float = Field(6.0, ge=0, description="the weight of the divergence")
+
+
+class Elsewhere(_Defence):
+    """A defence that medadv did not make: the victim's own weights hold it."""
+
+    name: Literal["elsewhere"]
+    at: Temperature = Field(1.0, description="the temperature of a distillation")
+
+    @property
+    def temperature(self) -> float:
+        """As told."""
+        return self.at
+
+
+Trained = Teacher | Distillation | Augmentation | AdversarialTraining | Trades
+Defence = Annotated[Trained | Elsewhere, Field(discriminator="name")]

@@ -1,0 +1,184 @@
+"""The victims of a study as a user writes them, and as they enter it: who is like whom, who teaches whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from medadv.defense.training import Schedule
+from medadv.study.defences import Defence, Distillation, Elsewhere, Teacher, Trained
+from medadv.study.specified import Specified, distinct
+from medadv.victims.declared import INFERENCE, NETWORK, NORMALISE
+from medadv.victims.networks import Architecture
+from medadv.victims.normalize import Normalisation
+from medadv.victims.spatial import Spatial
+from medadv.victims.window import SlidingWindow, WholeVolume
+
+
+class Training(Specified):
+    """How a victim's network is trained before it is attacked."""
+
+    steps: int = Field(250, ge=1)
+    batch: int = Field(2, ge=1)
+    rate: float = Field(2e-3, gt=0)
+    roi: tuple[int, ...] = (32, 32, 32)
+    flips: tuple[int, ...] = (0,)
+    validate_every: int = Field(50, ge=1)
+
+    @model_validator(mode="after")
+    def _axes(self) -> Training:
+        if min(self.roi, default=0) < 1 or not set(self.flips) <= set(range(len(self.roi))):
+            raise ValueError("roi has a size of at least 1 for each axis, and flips name axes of it, from 0")
+        return self
+
+    def schedule(self, seed: int) -> Schedule:
+        """As the training loop understands it."""
+        return Schedule(steps=self.steps, rate=self.rate, validate_every=self.validate_every, seed=seed)
+
+
+class VictimSpec(Specified):
+    """A network, how it is deployed, and where its weights come from."""
+
+    like: str | None = Field(
+        None, description="a victim above whose settings it shares but for its weights, its defence and what is said"
+    )
+    defence: Defence | None = Field(None, description="what protects it; the victim that it is like has none of it")
+    weights: str | tuple[str, ...] | None = Field(
+        None,
+        description="a medadv victim, MONAI bundle, nnU-Net folder, exported program or state dict; several for their "
+        "mean; {fold} stands for the fold of a cross-validation; left out: the victim is trained",
+    )
+    modalities: tuple[str, ...] | None = Field(
+        None, min_length=1, description="its input channels in the data's words, in order; the data's own if left out"
+    )
+    names: dict[str, str] = Field({}, description="the model's words for modalities, tissues, regions: the data's")
+    folds: tuple[int, ...] | None = Field(None, min_length=1, description="members of an nnU-Net ensemble; else all")
+    mirror: tuple[int, ...] = Field((), description="axes along which images are mirrored at test time, from 0")
+    network: Architecture = NETWORK
+    head: Literal["softmax", "sigmoid"] = "softmax"
+    regions: tuple[str, ...] | None = Field(
+        None, min_length=1, description="channels of a sigmoid head; all regions if left out"
+    )
+    spatial: tuple[Annotated[Spatial, Field(discriminator="name")], ...] = Field(
+        (), description="steps between grids before the normalisation, in order"
+    )
+    normalise: Annotated[Normalisation, Field(discriminator="name")] = NORMALISE
+    inference: Annotated[WholeVolume | SlidingWindow, Field(discriminator="name")] = INFERENCE
+    training: Training = Training()
+
+    @field_validator("modalities")
+    @classmethod
+    def _distinct(cls, modalities: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if modalities is not None:
+            distinct(modalities)
+        return modalities  # in their order: it is the channels'
+
+    @model_validator(mode="after")
+    def _of_somebody(self) -> VictimSpec:
+        if self.defence is not None and not isinstance(self.defence, Teacher) and self.like is None:
+            raise ValueError("a defence is judged beside the undefended victim: say which by `like: <its name>`")
+        if self.weights is not None and self.defence is not None and not isinstance(self.defence, Elsewhere):
+            raise ValueError(
+                f"the {self.defence.name} is trained by the study, so it has no weights yet; of weights that hold a "
+                "defence say `defence: {name: elsewhere}`"
+            )
+        if self.weights is None and isinstance(self.defence, Elsewhere):
+            raise ValueError("a defence made elsewhere is in a victim's weights: say where they are")
+        return self
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One victim as it enters the study.
+
+    Attributes:
+        name: in the study.
+        spec: what it is, with everything that it takes from the victim that it is like.
+        undefended: the victim that it is held against; None where it is no defence.
+        teacher: the victim whose soft labels it learns; None where it learns from the labels.
+        judged: False for a teacher that is there for its student alone: it is attacked only for what is transferred.
+    """
+
+    name: str
+    spec: VictimSpec
+    undefended: str | None = None
+    teacher: str | None = None
+    judged: bool = True
+
+
+def entrants(victims: Mapping[str, VictimSpec]) -> dict[str, Entrant]:
+    """All victims of a study, in order: ``like`` is followed, each temperature has a student, each student a teacher.
+
+    Raises:
+        ValueError: a victim like, or taught by, one that is not there, or two of one name.
+    """
+    found: dict[str, Entrant] = {}
+    for name, written in victims.items():
+        if written.like is not None and written.like not in victims:
+            raise ValueError(f"the victim {name!r} is like {written.like!r}; the study's victims are {list(victims)}")
+        if written.like is not None and written.like not in found:
+            raise ValueError(f"the victim {name!r} is like {written.like!r}, which has to stand above it")
+        like = None if written.like is None else found[written.like].spec
+        if like is not None and like.weights is not None and isinstance(written.defence, Trained):
+            said = like.model_fields_set | written.model_fields_set
+            silent = [key for key in ("network", "training") if key not in said]
+            if silent:
+                raise ValueError(
+                    f"the defence of {name!r} is trained like {written.like!r}, whose weights come from outside: say "
+                    f"{' and '.join(silent)}, or it would be another network that is compared"
+                )
+        for entrant in _made(name, _merged(like, written)):
+            if entrant.name in found:
+                raise ValueError(f"two victims are called {entrant.name!r}")
+            found[entrant.name] = entrant
+            if entrant.teacher is not None:
+                _check_teacher(entrant, found)
+    return found
+
+
+def _check_teacher(student: Entrant, found: Mapping[str, Entrant]) -> None:
+    """A student and its teacher have one head and one temperature."""
+    assert student.teacher is not None
+    assert student.spec.defence is not None
+    called = f"the victim {student.name!r} is taught by {student.teacher!r}"
+    if student.teacher not in found:
+        raise ValueError(f"{called}, which does not stand above it; there are {list(found)}")
+    teacher, at = found[student.teacher].spec, student.spec.defence.temperature
+    if teacher.defence is None or teacher.defence.temperature != at:
+        own = 1 if teacher.defence is None else teacher.defence.temperature
+        raise ValueError(f"{called} at temperature {at:g}, which was trained at {own:g}")
+    if (teacher.head, teacher.regions) != (student.spec.head, student.spec.regions):
+        raise ValueError(f"{called}, whose head says something else: student and teacher have the same channels")
+
+
+def _made(name: str, spec: VictimSpec) -> Iterator[Entrant]:
+    """A victim; of a distillation a student for each temperature, before it its teacher."""
+    defence = spec.defence
+    undefended = None if defence is None or isinstance(defence, Teacher) else spec.like
+    if not isinstance(defence, Distillation):
+        yield Entrant(name, spec, undefended)
+        return
+    several = isinstance(defence.at, tuple)
+    for at in defence.at if isinstance(defence.at, tuple) else (defence.at,):
+        student, teacher = f"{name}-T{at:g}" if several else name, defence.teacher
+        if teacher is None:
+            teacher = f"{student}-teacher"
+            yield Entrant(teacher, spec.model_copy(update={"defence": Teacher(name="teacher", at=at)}), judged=False)
+        one = spec.model_copy(update={"defence": defence.model_copy(update={"at": at})})
+        yield Entrant(student, one, undefended, teacher)
+
+
+def _merged(like: VictimSpec | None, written: VictimSpec) -> VictimSpec:
+    """What is written over what the other one has; of a training only what is written anew changes."""
+    if like is None:
+        return written
+    own, other = (spec.model_dump(mode="json", by_alias=True, exclude_unset=True) for spec in (written, like))
+    shared: dict[str, Any] = {key: value for key, value in other.items() if key not in ("weights", "defence", "like")}
+    training = {**shared.get("training", {}), **own.get("training", {})}
+    try:
+        return VictimSpec.model_validate({**shared, **own, **({"training": training} if training else {})})
+    except ValidationError as error:
+        raise ValueError(str(error)) from error

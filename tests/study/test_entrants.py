@@ -1,0 +1,147 @@
+"""Who enters a study: victims like others, students at each temperature, teachers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from medadv.errors import ConfigError
+from medadv.study.load import as_study
+from medadv.study.spec import Study
+
+UNDEFENDED: dict[str, Any] = {
+    "network": {"name": "UNet", "arguments": {"spatial_dims": 3, "channels": [4, 8], "strides": [2]}},
+    "training": {"steps": 40, "rate": 0.004},
+}
+
+
+def study(**victims: Any) -> Study:
+    content = {
+        "study": "t",
+        "data": {"importer": "phantom"},
+        "victims": {"unet": UNDEFENDED, **victims},
+        "attacks": {"ifgsm": {"preset": "ifgsm"}, "tifgsm": {"preset": "tifgsm", "goal": {"erase": "ET"}}},
+        "primary": {"region": "WT"},
+    }
+    return as_study(content)
+
+
+def test_a_victim_like_another_shares_all_settings_but_weights_and_what_is_said() -> None:
+    made = study(other={"like": "unet", "training": {"steps": 80}}).entrants
+    assert made["other"].spec.network == made["unet"].spec.network
+    assert made["other"].spec.training.rate == 0.004
+    assert made["other"].spec.training.steps == 80
+    assert made["other"].undefended is None  # another victim, no defence
+
+
+def test_each_temperature_has_a_student_and_each_student_a_teacher() -> None:
+    made = study(distilled={"like": "unet", "defence": {"name": "distillation", "at": [10, 2.5]}}).entrants
+    assert list(made) == ["unet", "distilled-T10-teacher", "distilled-T10", "distilled-T2.5-teacher", "distilled-T2.5"]
+    student, teacher = made["distilled-T2.5"], made["distilled-T2.5-teacher"]
+    assert (student.undefended, student.teacher, student.judged) == ("unet", "distilled-T2.5-teacher", True)
+    assert (teacher.undefended, teacher.teacher, teacher.judged) == (None, None, False)
+    for entrant in (student, teacher):
+        assert entrant.spec.defence is not None
+        assert entrant.spec.defence.temperature == 2.5
+        assert entrant.spec.training == made["unet"].spec.training
+
+
+def test_a_named_teacher_teaches_and_is_judged_like_any_victim() -> None:
+    made = study(
+        teacher={"like": "unet", "defence": {"name": "teacher", "at": 10}},
+        student={"like": "unet", "defence": {"name": "distillation", "at": 10, "teacher": "teacher"}},
+    ).entrants
+    assert made["student"].teacher == "teacher"
+    assert made["teacher"].judged
+    assert made["teacher"].undefended is None
+
+
+def test_a_study_with_a_defence_knows_that_it_has_one() -> None:
+    assert not study(other={"like": "unet"}).defended
+    hardened = {"like": "unet", "defence": {"name": "adversarial training", "budgets": ["0.05 sigma", "0.1sigma"]}}
+    assert study(hardened=hardened).defended
+
+
+ODD = {
+    "no such victim": ({"d": {"like": "nobody"}}, "is like 'nobody'"),
+    "like one below": ({"d": {"like": "e"}, "e": {"like": "unet"}}, "has to stand above it"),
+    "nobody to be held against": ({"d": {"defence": {"name": "distillation", "at": 10}}}, "like: <its name>"),
+    "T = 0": ({"d": {"like": "unet", "defence": {"name": "distillation", "at": 0}}}, "greater than 0"),
+    "T < 0 in a list": ({"d": {"like": "unet", "defence": {"name": "distillation", "at": [10, -1]}}}, "greater than 0"),
+    "T twice": ({"d": {"like": "unet", "defence": {"name": "distillation", "at": [10, 10]}}}, "given twice"),
+    "no such teacher": (
+        {"d": {"like": "unet", "defence": {"name": "distillation", "at": 10, "teacher": "x"}}},
+        "does not stand above it",
+    ),
+    "a teacher that was never tempered": (
+        {"d": {"like": "unet", "defence": {"name": "distillation", "at": 10, "teacher": "unet"}}},
+        "trained at 1",
+    ),
+    "a teacher of another temperature": (
+        {
+            "t": {"like": "unet", "defence": {"name": "teacher", "at": 20}},
+            "d": {"like": "unet", "defence": {"name": "distillation", "at": 10, "teacher": "t"}},
+        },
+        "trained at 20",
+    ),
+    "a teacher with another head": (
+        {
+            "t": {"like": "unet", "head": "sigmoid", "defence": {"name": "teacher", "at": 10}},
+            "d": {"like": "unet", "defence": {"name": "distillation", "at": 10, "teacher": "t"}},
+        },
+        "head says something else",
+    ),
+    "one teacher for two temperatures": (
+        {"d": {"like": "unet", "defence": {"name": "distillation", "at": [5, 10], "teacher": "t"}}},
+        "a teacher has one temperature",
+    ),
+    "weights of what is to be trained": (
+        {"d": {"like": "unet", "weights": "w", "defence": {"name": "distillation", "at": 10}}},
+        "has no weights yet",
+    ),
+    "elsewhere without weights": ({"d": {"like": "unet", "defence": {"name": "elsewhere"}}}, "say where they are"),
+    "budgets of two units": (
+        {"d": {"like": "unet", "defence": {"name": "trades", "budgets": ["0.1 sigma", "3 stored"]}}},
+        "one unit",
+    ),
+    "three budgets of a range": (
+        {"d": {"like": "unet", "defence": {"name": "trades", "budgets": ["0.1", "0.2", "0.3"]}}},
+        "lowest and the highest",
+    ),
+    "a student's name that is taken": (
+        {
+            "d-T5": {"like": "unet"},
+            "d": {"like": "unet", "defence": {"name": "distillation", "at": [5, 10]}},
+        },
+        "two victims are called 'd-T5'",
+    ),
+    "like weights from outside, of an unknown training": (
+        {
+            "w": {"weights": "there"},
+            "d": {"like": "w", "defence": {"name": "distillation", "at": 5}},
+        },
+        "say network and training",
+    ),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_what_cannot_be_meant_is_refused_with_advice(odd: str) -> None:
+    victims, told = ODD[odd]
+    with pytest.raises(ConfigError) as refused:
+        study(**victims)
+    assert told in str(refused.value)
+
+
+def test_declarations_about_defences_need_a_defence() -> None:
+    with pytest.raises(ConfigError, match="studies with a defence"):
+        as_study(
+            {
+                "study": "t",
+                "data": {"importer": "phantom"},
+                "victims": {"unet": UNDEFENDED},
+                "attacks": {"ifgsm": {"preset": "ifgsm"}},
+                "primary": {"region": "WT", "margin": 0.05},
+            }
+        )
