@@ -22,10 +22,11 @@ from medadv.victims.networks import Architecture, build_network
 from medadv.victims.normalize import Normalisation
 from medadv.victims.segmentation import Segmenter, weights_digest
 from medadv.victims.spatial import Spatial
+from medadv.victims.transforms import InputTransform, StraightThrough
 from medadv.victims.window import SlidingWindow, WholeVolume
 
-Preprocessing = Annotated[Normalisation | Spatial, Field(discriminator="name")]
-"""Every step that a card or a study can name."""
+Preprocessing = Annotated[Normalisation | Spatial | InputTransform | StraightThrough, Field(discriminator="name")]
+"""Every step that a card can name."""
 
 WEIGHTS, CARD = "weights.safetensors", "victim.json"
 

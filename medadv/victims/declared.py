@@ -19,6 +19,7 @@ from medadv.victims.networks import Architecture, build_network
 from medadv.victims.normalize import ZScore
 from medadv.victims.preprocess import Intensity, Step
 from medadv.victims.segmentation import Segmenter
+from medadv.victims.transforms import InputTransform, StraightThrough
 from medadv.victims.window import Inference, SlidingWindow
 
 NETWORK, NORMALISE, INFERENCE = Architecture(), ZScore(), SlidingWindow((32, 32, 32))
@@ -183,12 +184,14 @@ def check_said(
 
 def _settings(victim: Segmenter) -> dict[str, Any]:
     """How a victim is deployed, under the names that a study has for it."""
+    # An input transform stands in front of all that a training knew: a card that names one contradicts nobody.
+    steps = [step for step in victim.steps if not isinstance(step, InputTransform | StraightThrough)]
     return {
         "modalities": victim.modalities,
         "head": victim.head.name,
         "regions": victim.head.regions if isinstance(victim.head, Sigmoid) else None,
-        "spatial": tuple(step for step in victim.steps if not isinstance(step, Intensity)),
-        "normalise": tuple(step for step in victim.steps if isinstance(step, Intensity)),
+        "spatial": tuple(step for step in steps if not isinstance(step, Intensity)),
+        "normalise": tuple(step for step in steps if isinstance(step, Intensity)),
         "inference": victim.inference,
     }
 
