@@ -1,10 +1,12 @@
-"""Networks made of networks: mirrored copies of one image, folds of one training. Their answers are averaged.
+"""Networks made of networks: mirrored copies of one image, folds of one training, whose answers are averaged; and one
+whose answer is multiplied.
 
-One member at a time is held in memory: for the gradient each is answered once more.
+Of those that are averaged one member at a time is held in memory: for the gradient each is answered once more.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain, combinations
@@ -90,6 +92,42 @@ class Mean(nn.Module):
     def forward(self, x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b k *s"]:
         """The mean of the members' answers."""
         return _mean(list(self.members), x)
+
+
+class Scaled(nn.Module):
+    """A network whose logits are so many times what its layers say: how a distilled network is deployed.
+
+    Distillation at temperature T trains softmax(logits / T), and deploys softmax(logits) (Papernot et al. 2016,
+    arXiv:1511.04508). With a factor of T the loss sees what the layers say, whatever T is.
+
+    Args:
+        network: whose logits are multiplied.
+        factor: by what.
+
+    Raises:
+        ConfigError: a factor that is not positive.
+    """
+
+    def __init__(self, network: nn.Module, factor: float) -> None:
+        super().__init__()
+        if not (math.isfinite(factor) and factor > 0):
+            raise ConfigError("logits are multiplied by a positive number", got=factor, expected="for example 10")
+        self.network = network
+        self.factor = float(factor)
+
+    @property
+    def passes(self) -> int:
+        """Networks answered for one answer."""
+        return passes(self.network)
+
+    def forward(self, x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b k *s"]:
+        """The answer, multiplied."""
+        answer: Tensor = self.network(x) * self.factor
+        return answer
+
+    def extra_repr(self) -> str:
+        """The factor, since it changes the answer and is no weight."""
+        return f"factor={self.factor:g}"
 
 
 def no_such_axis(axes: Sequence[int], there: int) -> ConfigError:

@@ -1,0 +1,208 @@
+"""The attack inside a lesson: the one attack loop on crops as the network is fed them, around the bare network.
+
+Whole-case statistics come first and crops after, so the attacked network has no preprocessing, and the radius is the
+whole case's. It never goes through a wrapper of several processes: ranks would wait for each other's steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from medadv.attack.budget import Budget, Scales, Unit
+from medadv.attack.loop import Attack, clean, counted, random
+from medadv.attack.losses import Logits, Loss, as_loss, dice_cross_entropy
+from medadv.attack.objective import Away, Judgement, Objective
+from medadv.attack.rng import Rng
+from medadv.attack.steps import Plain
+from medadv.attack.targets import Targets
+from medadv.attack.threat import Box, Image, Linf
+from medadv.defense.crops import Batch
+from medadv.errors import ConfigError
+from medadv.victims.head import Head
+from medadv.victims.segmentation import Segmenter
+
+MEASURED = (Unit.SIGMA, Unit.PERCENTILE, Unit.MINMAX)
+"""Units that a normalised case has, too."""
+
+
+def radius_on(budget: Budget, z: Float[Tensor, "c *s"], support: Bool[Tensor, "c *s"]) -> Float[Tensor, "c"]:
+    """A budget in units of a whole normalised case, by channel; float64.
+
+    Where the normalisation is affine (a z-score, a scaling without clipping) and changes no grid, this is the stored
+    budget exactly: slope × σ of the stored voxels = σ of the normalised ones. Resampling changes σ a little.
+
+    Args:
+        budget: in σ, or in shares of p1 to p99 or of minimum to maximum.
+        z: the whole clean case on the network's grid.
+        support: where it may change, on the same grid.
+
+    Raises:
+        ConfigError: stored units or 0–255, which mean nothing after normalisation.
+    """
+    check_measured(budget)
+    return budget.resolve(Scales(z[None], support[None]))[0]
+
+
+def check_measured(budget: Budget) -> None:
+    """Refuse a budget that means nothing once images are normalised.
+
+    Raises:
+        ConfigError: stored units or 0–255.
+    """
+    if budget.unit not in MEASURED:
+        raise ConfigError(
+            "a network is trained on normalised images, where this unit means nothing",
+            got=str(budget),
+            expected=f"a budget in one of {[unit.value for unit in MEASURED]}",
+            advice="give the budget of a training in sigma; the attacks of the study may keep their own unit",
+        )
+
+
+@dataclass(frozen=True)
+class InnerAttack:
+    """How a batch is attacked while a network learns from it.
+
+    ``steps=1`` is FGSM from a clean start (Goodfellow et al. 2015, arXiv:1412.6572); from a random start with a size of
+    1.25 it is "fast" adversarial training (Wong et al. 2020, arXiv:2001.03994); more steps are PGD (Madry et al. 2018,
+    arXiv:1706.06083).
+
+    Attributes:
+        steps: gradients a batch.
+        size: a step as a share of the radius; None for 2.5 / steps, at most 1.
+        start: where it begins: at the ``"clean"`` crop, or at a ``"random"`` allowed one.
+        lowest: the radius of each crop is drawn evenly from this share of the largest radius up to all of it.
+        loss: what it ascends; a name in ``LOSSES`` will do.
+
+    Raises:
+        ConfigError: no such start or loss, no whole number of steps, or a share outside [0, 1].
+    """
+
+    steps: int = 7
+    size: float | None = None
+    start: Literal["clean", "random"] = "random"
+    lowest: float = 1.0
+    loss: Loss | str = dice_cross_entropy
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", counted(self.steps))
+        as_loss(self.loss)
+        if self.start not in ("clean", "random"):
+            raise ConfigError("an attack begins somewhere else", got=self.start, expected='"clean" or "random"')
+        if self.size is not None and not self.size > 0:
+            raise ConfigError("a step is a positive share of the radius", got=self.size, expected="for example 1.25")
+        if not 0 <= self.lowest <= 1:
+            raise ConfigError(
+                "the lowest radius is a share of the largest one",
+                got=self.lowest,
+                expected="0 to 1",
+                advice="for budgets from 0.02 to 0.1 sigma give the examples 0.1 sigma, and lowest=0.2",
+            )
+
+    def __call__(self, network: nn.Module, head: Head, batch: Batch, objective: Objective | None = None) -> Image:
+        """Attack the crops of a batch; the network is in evaluation mode meanwhile, and restored.
+
+        Args:
+            network: the bare network, not its wrapper.
+            head: what its channels mean.
+            batch: crops with their radius; without a support they may change everywhere.
+            objective: what the attacker wants; None: away from the truth by ``loss``.
+
+        Returns:
+            The last iterate ``(b, c, *roi)``, without graph. A crop that is not finite stays as it is.
+
+        Raises:
+            ConfigError: crops without a radius, or a network inside a wrapper of several processes.
+        """
+        if any(isinstance(module, DistributedDataParallel) for module in network.modules()):
+            raise ConfigError(
+                "an attack goes through the bare network, not through DistributedDataParallel",
+                cause="ranks would wait for each other's steps, and could differ in how many they take",
+                advice="wrap the lesson: the network inside it stays bare",
+            )
+        if batch.radius is None:
+            raise ConfigError(
+                "there is no radius to attack these crops with",
+                got="examples without radius",
+                advice="give each Example its radius: radius_on(budget, z, support)",
+            )
+        sound = torch.isfinite(batch.z).flatten(1).all(1)  # what is not sound makes a loss that is not, which is told
+        if not sound.all():
+            where = sound.nonzero().flatten()
+            part = self(network, head, batch.take(where), objective) if len(where) else batch.z[where]
+            return batch.z.index_copy(0, where, part)
+        victim = Segmenter(network, head, tuple(map(str, range(batch.z.shape[1]))), preprocess=())
+        rng = batch.streams.fork("inner attack")
+        share = self.lowest + (1 - self.lowest) * rng.fork("radius").uniform(batch.radius.new_empty(len(batch.z)))
+        attack = Attack(
+            _Around(batch.radius * share[:, None]),
+            objective or Away(self.loss),
+            Plain(self.size),
+            self.steps,
+            start=clean if self.start == "clean" else random,
+            keep="last",
+        )
+        support = torch.ones_like(batch.z, dtype=torch.bool) if batch.support is None else batch.support
+        return attack(victim, batch.z, batch.truth, support=support, rng=rng).x
+
+
+@dataclass(frozen=True, eq=False)
+class _Around:
+    """An L∞ threat without legal range, whose radius is known for each sample and channel."""
+
+    radius: Float[Tensor, "b c"]
+
+    def __call__(self, x0: Image, support: Bool[Tensor, "b c *s"]) -> Box:
+        """The box around normalised crops, with the bounds of ``Linf``."""
+        boxes = [
+            Linf(Budget(tuple(radius), Unit.STORED), legal=None)(x[None], mask[None])
+            for radius, x, mask in zip(self.radius.tolist(), x0, support, strict=True)
+        ]
+        lower, upper = torch.cat([box.lower for box in boxes]), torch.cat([box.upper for box in boxes])
+        return Box(x0, lower, upper, self.radius.double(), support, any(box.zeros for box in boxes))
+
+    def scaled(self, factor: float) -> _Around:
+        """So many times the radius."""
+        return replace(self, radius=self.radius * factor)
+
+
+def divergence(clean: Logits, logits: Logits, targets: Targets) -> Float[Tensor, "b"]:
+    """KL(softmax(clean) ‖ softmax(logits)), summed over the targets that count; differentiable in both."""
+    before, after = clean.log_softmax(1), logits.log_softmax(1)
+    each = (before.exp() * (before - after)).sum(1)
+    return torch.where(targets.where, each, 0).flatten(1).sum(1)
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Away from the network's own clean answer: ascend KL(clean ‖ attacked) (TRADES, Zhang et al. 2019,
+    arXiv:1901.08573).
+
+    At the clean input the gradient is exactly zero: such an attack starts somewhere else.
+    """
+
+    def prepare(self, raw0: Logits, targets: Targets, rng: Rng) -> _Departure:  # noqa: ARG002
+        """Hold on to the clean answer."""
+        return _Departure(raw0, targets)
+
+
+@dataclass(frozen=True, eq=False)
+class _Departure:
+    """The goal of leaving one clean answer; its merit is how far it has been left."""
+
+    clean: Logits
+    targets: Targets
+
+    def __call__(self, raw: Logits, progress: float) -> Judgement:  # noqa: ARG002
+        """Judge an answer."""
+        value = divergence(self.clean, raw, self.targets)
+        return Judgement(value, value.detach(), torch.zeros_like(value, dtype=torch.bool))
+
+    def take(self, index: Int[Tensor, "kept"]) -> _Departure:
+        """The goal for a part of the batch."""
+        return _Departure(self.clean[index], self.targets.take(index))
