@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from medadv.attack.budget import Budget as Budget
     from medadv.attack.loop import Adversarial as Adversarial
     from medadv.attack.loop import Attack as Attack
+    from medadv.attack.losses import Tempered as Tempered
+    from medadv.attack.objective import Apart as Apart
     from medadv.attack.objective import Away as Away
     from medadv.attack.objective import Towards as Towards
     from medadv.attack.presets import fgsm as fgsm
     from medadv.attack.presets import ifgsm as ifgsm
+    from medadv.attack.presets import klpgd as klpgd
     from medadv.attack.presets import mifgsm as mifgsm
     from medadv.attack.presets import pgd as pgd
     from medadv.attack.presets import tifgsm as tifgsm
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
     from medadv.attack.relabel import Turn as Turn
     from medadv.attack.relabel import erase as erase
     from medadv.attack.threat import Linf as Linf
+    from medadv.attack.wrappers import Restarts as Restarts
+    from medadv.attack.wrappers import Transfer as Transfer
+    from medadv.attack.wrappers import WorstOf as WorstOf
     from medadv.data.brats import brats as brats
     from medadv.data.brats import brats_cohort as brats_cohort
     from medadv.data.case import Case as Case
@@ -67,10 +73,12 @@ __version__ = version("medadv")
 _WHERE = {
     "attack.budget": ("Budget",),
     "attack.loop": ("Adversarial", "Attack"),
-    "attack.objective": ("Away", "Towards"),
-    "attack.presets": ("fgsm", "ifgsm", "mifgsm", "pgd", "tifgsm"),
+    "attack.losses": ("Tempered",),
+    "attack.objective": ("Apart", "Away", "Towards"),
+    "attack.presets": ("fgsm", "ifgsm", "klpgd", "mifgsm", "pgd", "tifgsm"),
     "attack.relabel": ("Draw", "Fill", "Grow", "LeastLikely", "Permute", "Shift", "Turn", "erase"),
     "attack.threat": ("Linf",),
+    "attack.wrappers": ("Restarts", "Transfer", "WorstOf"),
     "data.brats": ("brats", "brats_cohort"),
     "data.case": ("Case", "Volume"),
     "data.datalist": ("datalist_cohort",),

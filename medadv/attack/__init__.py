@@ -2,5 +2,5 @@
 
 ``budget`` and ``threat`` say what may change, ``targets`` and ``losses`` what is answered, ``relabel`` and
 ``objective`` what is wanted, ``steps`` how a gradient becomes a move; ``loop`` runs it, ``presets`` names the published
-settings, ``checks`` doubts the victim.
+settings, ``wrappers`` makes attacks of attacks, ``checks`` doubts the victim.
 """

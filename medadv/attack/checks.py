@@ -200,7 +200,7 @@ def doubt_zero(share: Float[Tensor, "b"]) -> None:
         warnings.warn(
             f"{share.max().item():.1%} of the gradients are exactly zero: this attack cannot tell whether the victim "
             "withstands it. Likely causes: saturated logits (a distilled or very confident network), or a step without "
-            "gradient in the victim. Try the logit margin loss, which does not saturate.",
+            "gradient in the victim. Try the logit margin loss, which does not saturate, or Tempered(loss, T).",
             GradientWarning,
             stacklevel=3,
         )

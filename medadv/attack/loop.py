@@ -66,11 +66,15 @@ class Adversarial:
     Attributes:
         x: the adversarial input, allowed by the threat model.
         merit: of ``x``; NaN where the last iterate was delivered unjudged (``keep="last"``).
-        trace: ``value`` and ``merit`` at each iterate that was judged, ``(n, b)``; NaN after a sample had left.
+        trace: ``value`` and ``merit`` at each iterate that was judged, ``(n, b)``; NaN after a sample had left. Of an
+            attack made of attacks: one row for each part's input, as the common judge sees it.
         size: the share of the budget that ``x`` uses.
-        zero_gradient_share: of the support, over all steps at which there was something left to gain.
-        passes: forwards and backwards of the network.
+        zero_gradient_share: of the support, over all steps at which there was something left to gain. Of an attack made
+            of attacks: that of the part, for each sample, whose input is delivered.
+        passes: forwards and backwards of the network; of all parts and of the judge, whosever network it is.
         seconds: of the whole call.
+        parts: what each attack delivered of which this one is made, as it was delivered; none for an ``Attack``. Their
+            traces are of unequal length, and stay with them.
     """
 
     x: Image
@@ -80,6 +84,7 @@ class Adversarial:
     zero_gradient_share: Float[Tensor, "b"]
     passes: Passes
     seconds: float
+    parts: tuple[Adversarial, ...] = ()
 
 
 @dataclass(frozen=True)

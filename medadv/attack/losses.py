@@ -6,6 +6,8 @@ the smallest number, and the sign of a sum is the sign of a mean.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -89,3 +91,39 @@ def as_loss(loss: Loss | str) -> Loss:
             expected=f"one of {list(LOSSES)}, or a function of (logits, targets) with one number a sample",
         )
     return found
+
+
+@dataclass(frozen=True)
+class Tempered:
+    """A loss at logits / T: what cross entropy and Dice see of a network whose logits are very large.
+
+    A distilled network is trained at a temperature and deployed without it, at logits so many times larger, where the
+    softmax has no gradient left in float32: the attack fails, not the network. Divided by the temperature, the decision
+    is the same and the gradient is back (Carlini & Wagner 2016, arXiv:1607.04311; 2017, arXiv:1608.04644). Of a region
+    alone, it is its two logits that are divided.
+
+    Attributes:
+        loss: a function, or its name in ``LOSSES``.
+        temperature: T, above 0; at 1 this is the loss itself.
+
+    Raises:
+        ConfigError: no such loss, or a temperature that is none.
+    """
+
+    loss: Loss | str
+    temperature: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "loss", as_loss(self.loss))
+        number = isinstance(self.temperature, int | float) and not isinstance(self.temperature, bool)
+        if not number or not 0 < self.temperature < math.inf:
+            raise ConfigError(
+                "logits are divided by a temperature above 0",
+                got=repr(self.temperature),
+                expected="a finite number, e.g. 10",
+                advice="for the loss itself, give temperature 1",
+            )
+
+    def __call__(self, logits: Logits, targets: Targets) -> Float[Tensor, "b"]:
+        """The loss of each sample at logits / T."""
+        return as_loss(self.loss)(logits / self.temperature, targets)

@@ -1,8 +1,9 @@
 """What the attacker wants, and the one place where a loss gets its sign.
 
 ``Away`` from the labels ascends a loss; ``Towards`` other labels descends it, and always says *where*. The labels are
-the expert's, or the victim's own clean answer. Value and merit are two things: the value is what one step ascends, and
-may be weighted anew each step; the merit says which iterate was best.
+the expert's, or the victim's own clean answer. ``Apart`` knows no labels: from the clean answer as a whole. Value and
+merit are two things: the value is what one step ascends, and may be weighted anew each step; the merit says which
+iterate was best.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol, Self, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -96,6 +98,21 @@ def dice_won(won: Bool[Tensor, "b *targets"], raw: Logits, targets: Targets) -> 
     return 1 - dice_lost(won, raw, targets)
 
 
+@torch.no_grad()
+def _won(raw: Logits, targets: Targets, sign: Literal[1, -1]) -> Bool[Tensor, "b *targets"]:
+    """The targets whose label is no longer the decided class (sign +1), or has become it (-1)."""
+    decided = raw.gather(1, targets.labels.unsqueeze(1)).squeeze(1) >= raw.amax(1)
+    return (decided if sign < 0 else ~decided) & targets.where
+
+
+@torch.no_grad()
+def _standing(
+    won: Bool[Tensor, "b *targets"], raw: Logits, targets: Targets, merit: Merit
+) -> tuple[Float[Tensor, "b"], Bool[Tensor, "b"]]:
+    """The merit, and whether there is nothing left to win."""
+    return merit(won, raw, targets), won.flatten(1).sum(1) == targets.where.flatten(1).sum(1)
+
+
 @dataclass(frozen=True, eq=False)
 class Contest:
     """A goal over labelled targets: ``sign`` times a loss, and which targets are won.
@@ -114,11 +131,8 @@ class Contest:
     def __call__(self, raw: Logits, progress: float) -> Judgement:  # noqa: ARG002
         """Judge an answer."""
         raw = self.targets.logits(raw)
-        with torch.no_grad():
-            decided = raw.gather(1, self.targets.labels.unsqueeze(1)).squeeze(1) >= raw.amax(1)
-            won = (decided if self.sign < 0 else ~decided) & self.targets.where
-            merit = self.merit(won, raw, self.targets)
-            done = won.flatten(1).sum(1) == self.targets.where.flatten(1).sum(1)
+        won = _won(raw, self.targets, self.sign)
+        merit, done = _standing(won, raw, self.targets, self.merit)
         pushed = self.targets.within(self.targets.where & ~won) if self.pending else self.targets
         return Judgement(self.sign * self.loss(raw, pushed), merit, done)
 
@@ -151,6 +165,54 @@ class Following:
         """The goal for a part of the batch."""
         contest, first = self.contest.take(index), self.first.take(index)
         return replace(self, contest=contest, first=first, rng=self.rng.take(index))
+
+
+@dataclass(frozen=True, eq=False)
+class Divergence:
+    """A goal without labels: the answer's divergence from the clean one, target by target.
+
+    Attributes:
+        clean: log-probabilities of the clean answer, without graph.
+        targets: labelled by the clean answer's own decision, each target by itself; won are those it no longer holds.
+        merit: which iterate is better.
+    """
+
+    clean: Logits
+    targets: Targets
+    merit: Merit
+
+    def __call__(self, raw: Logits, progress: float) -> Judgement:  # noqa: ARG002
+        """Judge an answer."""
+        raw = self.targets.logits(raw)
+        each = F.kl_div(raw.log_softmax(1), self.clean, reduction="none", log_target=True).sum(1)
+        value = torch.where(self.targets.where, each, 0).flatten(1).sum(1)
+        return Judgement(value, *_standing(_won(raw, self.targets, 1), raw, self.targets, self.merit))
+
+    def take(self, index: Int[Tensor, "kept"]) -> Divergence:
+        """The goal for a part of the batch."""
+        return replace(self, clean=self.clean[index], targets=self.targets.take(index))
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Apart from the clean answer, whatever it says: the inner objective of TRADES.
+
+    Ascends KL(softmax(clean answer) ‖ softmax(answer)), summed over the targets that count; for a region head, that of
+    each region's own probability (Zhang et al. 2019, arXiv:1901.08573, eq. 5). Where nothing has changed yet, the
+    divergence is at its minimum: at the clean input the gradient is zero but for rounding, whose signs lead nowhere.
+    So start at random, as ``klpgd`` does.
+
+    Attributes:
+        merit: which iterate is better, judged by the clean answer's own decision of each target: ``share_won`` is the
+            share of targets whose decision has changed.
+    """
+
+    merit: Merit = share_won
+
+    def prepare(self, raw0: Logits, targets: Targets, rng: Rng) -> Divergence:  # noqa: ARG002
+        """Ascend the divergence from this answer."""
+        logits = targets.logits(raw0.detach())
+        return Divergence(logits.log_softmax(1), targets.labelled(logits.argmax(1)), self.merit)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from medadv.attack.budget import Budget
 from medadv.attack.loop import Attack, counted, random
 from medadv.attack.losses import Loss, cross_entropy
-from medadv.attack.objective import Away, Labels, Towards, dice_lost
+from medadv.attack.objective import Apart, Away, Labels, Towards, dice_lost
 from medadv.attack.relabel import Relabel
 from medadv.attack.steps import Momentum, Plain
 from medadv.attack.threat import Linf, Threat
@@ -83,3 +83,11 @@ def pgd(
     """I-FGSM from a random start, the best iterate kept by Dice (Madry et al. 2018, arXiv:1706.06083)."""
     objective = Away(loss, dice_lost, labels=labels, region=region)
     return Attack(_threat(budget), objective, Plain(size), steps, start=random)
+
+
+def klpgd(budget: Amount, steps: int = 10, size: float | None = None) -> Attack:
+    """PGD apart from the clean answer, without labels: TRADES' inner attack (Zhang et al. 2019, arXiv:1901.08573).
+
+    Starts at random in the whole ball; their code starts beside the clean input, in steps of a tenth of the budget.
+    """
+    return Attack(_threat(budget), Apart(), Plain(size), steps, start=random, keep="last")
