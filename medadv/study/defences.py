@@ -9,18 +9,12 @@ from pydantic import Field, field_validator, model_validator
 from medadv.attack.budget import Budget
 from medadv.study.attacks import AttackSpec, Fgsm, Ifgsm
 from medadv.study.specified import Specified, readable_budgets
+from medadv.victims.transforms import InputTransform
 
 Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class _Defence(Specified):
-    @property
-    def temperature(self) -> float:
-        """The temperature at which its victim is trained; at test time it is 1."""
-        return 1.0
-
-
-class Teacher(_Defence):
+class Teacher(Specified):
     """A network trained on the labels at a temperature, whose soft labels a student learns."""
 
     name: Literal["teacher"]
@@ -32,7 +26,7 @@ class Teacher(_Defence):
         return self.at
 
 
-class Distillation(_Defence):
+class Distillation(Specified):
     """A student that learns a teacher's soft voxel labels, both at one temperature; deployed at temperature 1.
 
     (Papernot et al. 2016, arXiv:1511.04508.)
@@ -66,7 +60,7 @@ class Distillation(_Defence):
         return max(self.at) if isinstance(self.at, tuple) else self.at
 
 
-class _Adversarial(_Defence):
+class Hardening(Specified):
     """What all trainings on attacked inputs say."""
 
     budgets: tuple[str, ...] = Field(min_length=1, description="one, or the lowest and the highest of a range")
@@ -88,15 +82,22 @@ class _Adversarial(_Defence):
         return max((Budget.parse(budget) for budget in self.budgets), key=lambda budget: max(budget.amounts))
 
 
-class Augmentation(_Adversarial):
+class Augmentation(Hardening):
     """A training set enlarged, once, by attacked copies of its cases, found for the undefended victim (Liu et al.)."""
 
     name: Literal["augmentation"]
     attacks: dict[str, AttackSpec] = Field({"fgsm": Fgsm(preset="fgsm"), "ifgsm": Ifgsm(preset="ifgsm")}, min_length=1)
     share: float = Field(0.5, gt=0, le=1, description="of the crops that show an attacked copy")
 
+    @field_validator("attacks")
+    @classmethod
+    def _without_maps(cls, attacks: dict[str, AttackSpec]) -> dict[str, AttackSpec]:
+        if drawing := [name for name, spec in attacks.items() if spec.draws is not None]:
+            raise ValueError(f"training cases have no maps to be drawn; {drawing} would need them")
+        return attacks
 
-class _OnLine(_Adversarial):
+
+class OnLine(Hardening):
     """What all trainings say that attack the network as it is now, each batch anew."""
 
     steps: int = Field(5, ge=1, description="of the inner attack; 1 is FGSM")
@@ -109,8 +110,13 @@ class _OnLine(_Adversarial):
             raise ValueError("one budget, or the lowest and the highest of a range")
         return budgets
 
+    @property
+    def lowest(self) -> float:
+        """The smallest of its budgets as a share of the largest."""
+        return min(max(Budget.parse(budget).amounts) for budget in self.budgets) / max(self.highest.amounts)
 
-class AdversarialTraining(_OnLine):
+
+class AdversarialTraining(OnLine):
     """Training on inputs attacked while it learns: FGSM, or PGD of k steps (Madry et al. 2018, arXiv:1706.06083)."""
 
     name: Literal["adversarial training"]
@@ -118,14 +124,14 @@ class AdversarialTraining(_OnLine):
     share: float = Field(1.0, gt=0, le=1, description="of the crops that are attacked; the others stay clean")
 
 
-class Trades(_OnLine):
+class Trades(OnLine):
     """Clean loss, and the divergence of attacked answers from clean ones (Zhang et al. 2019, arXiv:1901.08573)."""
 
     name: Literal["trades"]
     beta: float = Field(6.0, ge=0, description="the weight of the divergence")
 
 
-class Elsewhere(_Defence):
+class Elsewhere(Specified):
     """A defence that medadv did not make: the victim's own weights hold it."""
 
     name: Literal["elsewhere"]
@@ -138,4 +144,11 @@ class Elsewhere(_Defence):
 
 
 Trained = Teacher | Distillation | Augmentation | AdversarialTraining | Trades
-Defence = Annotated[Trained | Elsewhere, Field(discriminator="name")]
+"""Those that the study trains; an input transform stands in front of the undefended victim."""
+
+Defence = Annotated[Trained | Elsewhere | InputTransform, Field(discriminator="name")]
+
+
+def temperature(defence: Defence | None) -> float:
+    """The temperature at which a victim with this defence is trained; at test time it is 1."""
+    return defence.temperature if isinstance(defence, Teacher | Distillation | Elsewhere) else 1.0

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from medadv.defense.training import Schedule
-from medadv.study.defences import Defence, Distillation, Elsewhere, Teacher, Trained
+from medadv.study.defences import Defence, Distillation, Elsewhere, Teacher, Trained, temperature
 from medadv.study.specified import Specified, distinct
 from medadv.victims.declared import INFERENCE, NETWORK, NORMALISE
 from medadv.victims.networks import Architecture
@@ -142,13 +142,11 @@ def entrants(victims: Mapping[str, VictimSpec]) -> dict[str, Entrant]:
 def _check_teacher(student: Entrant, found: Mapping[str, Entrant]) -> None:
     """A student and its teacher have one head and one temperature."""
     assert student.teacher is not None
-    assert student.spec.defence is not None
     called = f"the victim {student.name!r} is taught by {student.teacher!r}"
     if student.teacher not in found:
         raise ValueError(f"{called}, which does not stand above it; there are {list(found)}")
-    teacher, at = found[student.teacher].spec, student.spec.defence.temperature
-    if teacher.defence is None or teacher.defence.temperature != at:
-        own = 1 if teacher.defence is None else teacher.defence.temperature
+    teacher, at = found[student.teacher].spec, temperature(student.spec.defence)
+    if (own := temperature(teacher.defence)) != at:
         raise ValueError(f"{called} at temperature {at:g}, which was trained at {own:g}")
     if (teacher.head, teacher.regions) != (student.spec.head, student.spec.regions):
         raise ValueError(f"{called}, whose head says something else: student and teacher have the same channels")

@@ -9,9 +9,13 @@ from pathlib import Path
 from medadv.data.cache import Cache
 from medadv.errors import ConfigError
 from medadv.study.cohort import Parts
-from medadv.study.entrants import VictimSpec
+from medadv.study.defences import temperature
+from medadv.study.entrants import Entrant, VictimSpec
+from medadv.study.spec import Study
 from medadv.study.split import Fold
+from medadv.victims.checkpoint import CARD
 from medadv.victims.declared import Declared
+from medadv.victims.transforms import InputTransform
 
 SAID = frozenset(("modalities", "head", "regions", "network", "spatial", "normalise", "inference", "names", "folds"))
 """The settings of a victim that its own file may contradict, or leave open."""
@@ -22,20 +26,52 @@ class Entry:
     """One victim of one fold, as the study asks for it.
 
     Attributes:
-        name: in the study.
-        spec: how it is made and deployed.
+        study: the specification.
+        entrant: how it is made and deployed, and by whom it is taught.
         parts: the study's cases.
         fold: which of them it may see, and is attacked on.
         folder: where it is kept when it was trained here.
         cache: where preprocessed training cases lie that do not all fit into memory.
     """
 
-    name: str
-    spec: VictimSpec
+    study: Study
+    entrant: Entrant
     parts: Parts
     fold: Fold
     folder: Path
     cache: Cache
+
+    @classmethod
+    def of(cls, study: Study, entrant: Entrant, parts: Parts, fold: Fold, folder: Path) -> Entry:
+        """A victim of a fold in a run's folder."""
+        own = folder / "victims" / entrant.name
+        place = own if fold.number is None else own / f"fold_{fold.number}"
+        return cls(study, entrant, parts, fold, place, Cache(folder / "cache"))
+
+    @property
+    def name(self) -> str:
+        """In the study."""
+        return self.entrant.name
+
+    @property
+    def spec(self) -> VictimSpec:
+        """What the study says of it, with what it takes from the victim that it is like."""
+        return self.entrant.spec
+
+    @property
+    def called(self) -> str:
+        """For people: its name, and its fold where there are several."""
+        return self.name if self.fold.number is None else f"{self.name}, fold {self.fold.number}"
+
+    @property
+    def temperature(self) -> float:
+        """At which it is trained."""
+        return temperature(self.spec.defence)
+
+    @property
+    def made(self) -> bool:
+        """Whether there is nothing to be trained: it has weights, was trained before, or stands behind a transform."""
+        return bool(self.weights) or isinstance(self.spec.defence, InputTransform) or (self.folder / CARD).exists()
 
     @property
     def declared(self) -> Declared:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class RunFolder:
         """
         path = runs / study.study
         specification = path / "study.yaml"
-        if outside := [name for name in study.victims if (path / RETURNED / f"{name}.json").exists()]:
+        if outside := [name for name in study.entrants if (path / RETURNED / f"{name}.json").exists()]:
             raise RunError(
                 "segmentations from outside were scored under the name of a victim",
                 got=outside,
@@ -231,9 +232,11 @@ def _refuse_another(old: dict[str, Any], new: dict[str, Any], path: Path) -> Non
         if made - {"phantom"}:
             parts |= {name: content.get(name) for name in ("ids", "split")}
         for name in set(old["victims"]) & set(new["victims"]):
-            # Where weights lie may change; what they are is in every record's key.
-            if any((path / place / name).is_dir() for place in ("records", "victims")):
-                parts[f"victims.{name}"] = {k: v for k, v in content["victims"][name].items() if k != "weights"}
+            # Where weights lie may change; what they are is in every record's key. A distillation's students are
+            # called after it and their temperatures.
+            if any(there.is_dir() for place in ("records", "victims") for there in _called(path / place, name)):
+                told = content["victims"][name].items()
+                parts[f"victims.{name}"] = {k: v for k, v in told if k != "weights" and v is not None}
         return parts
 
     before, now = identity(old), identity(new)
@@ -249,6 +252,10 @@ def _refuse_another(old: dict[str, Any], new: dict[str, Any], path: Path) -> Non
             cause="two studies with one name, or a victim, the data or the split was changed after results existed",
             advice="give this study another name; budgets, attacks, controls and new victims may be added at any time",
         )
+
+
+def _called(folder: Path, victim: str) -> Iterator[Path]:
+    return chain([folder / victim], folder.glob(f"{victim}-T*"))
 
 
 @cache

@@ -16,15 +16,18 @@ from medadv.errors import ConfigError, GradientError, RunError
 from medadv.labels import BACKGROUND, LabelScheme
 from medadv.study.bench import Contestant
 from medadv.study.cohort import Parts
+from medadv.study.defending import Company
 from medadv.study.entry import Entry
 from medadv.study.folder import RunFolder
 from medadv.study.progress import Watch
 from medadv.study.schooling import sizes_fit, train_entry, untrained
 from medadv.study.spec import Study
 from medadv.victims.checkpoint import CARD, training_cases, training_patients
+from medadv.victims.defended import defended
 from medadv.victims.formats.opening import mirrored, open_victim
 from medadv.victims.memory import is_full
 from medadv.victims.segmentation import Segmenter
+from medadv.victims.transforms import InputTransform
 
 Given = Segmenter | nn.Module
 """What Python may bring in: a victim, or a bare network."""
@@ -61,29 +64,28 @@ def line_up(study: Study, parts: Parts, folder: RunFolder, terms: Terms, watch: 
         ConfigError: a given victim that the study does not name, or modalities and labels that do not fit the data.
         RunError: a victim that must be trained first.
     """
-    if unknown := set(terms.given) - set(study.victims):
+    if unknown := set(terms.given) - set(study.entrants):
         raise ConfigError(
-            "victims were given that the study does not name", got=sorted(unknown), expected=list(study.victims)
+            "victims were given that the study does not name", got=sorted(unknown), expected=list(study.entrants)
         )
     contestants = []
-    cache = Cache(folder.path / "cache")
-    for name, spec in study.victims.items():
+    made: dict[tuple[str, int | None], Segmenter] = {}
+    for name, entrant in study.entrants.items():
         victims: dict[str, Segmenter] = {}
-        own = folder.path / "victims" / name
         for fold in parts.folds:
-            place = own if fold.number is None else own / f"fold_{fold.number}"
-            victim = _ready(Entry(name, spec, parts, fold, place, cache), study.seed, terms, watch)
+            entry = Entry.of(study, entrant, parts, fold, folder.path)
+            victim = made[name, fold.number] = _ready(entry, Company.among(made, entry), terms, watch)
             victims |= dict.fromkeys((case.case for case in fold.test), victim)
         contestants.append(Contestant(name, victims))
     if terms.may_train:
-        cache.clear()
+        Cache(folder.path / "cache").clear()
     return contestants
 
 
-def prospective(entry: Entry, terms: Terms, seed: int = 0) -> Segmenter:
+def prospective(entry: Entry, company: Company, terms: Terms) -> Segmenter:
     """The victim as it would be: from Python, from the disk, or with fresh weights; nothing is trained."""
-    victim = _found(entry, terms) or untrained(entry, seed, terms.device)
-    return _placed(victim, entry, terms)
+    behind = _behind(entry, company, terms)
+    return behind or _placed(_found(entry, terms) or untrained(entry, terms.device), entry, terms)
 
 
 def _placed(victim: Segmenter, entry: Entry, terms: Terms) -> Segmenter:
@@ -93,6 +95,15 @@ def _placed(victim: Segmenter, entry: Entry, terms: Terms) -> Segmenter:
     victim = replace(victim, network=victim.network.to(terms.device)).reading(entry.parts.modalities)
     victim.check_fit(entry.parts.modalities, entry.parts.scheme)
     return victim
+
+
+def _behind(entry: Entry, company: Company, terms: Terms) -> Segmenter | None:
+    """The undefended victim behind an input transform, if that is what defends it."""
+    defence = entry.spec.defence
+    if not isinstance(defence, InputTransform) or entry.name in terms.given:
+        return None
+    assert company.undefended is not None  # entrants
+    return defended(company.undefended, defence)
 
 
 def _found(entry: Entry, terms: Terms) -> Segmenter | None:
@@ -113,12 +124,14 @@ def _found(entry: Entry, terms: Terms) -> Segmenter | None:
     return None
 
 
-def _ready(entry: Entry, seed: int, terms: Terms, watch: Watch) -> Segmenter:
+def _ready(entry: Entry, company: Company, terms: Terms, watch: Watch) -> Segmenter:
     """A victim that is there, or is trained now."""
+    if (behind := _behind(entry, company, terms)) is not None:
+        return behind
     victim = _found(entry, terms)
     if victim is None and not terms.may_train:
         raise RunError(f"the victim {entry.name!r} is not trained yet", advice="run `medadv train` on this study first")
-    return _placed(victim or train_entry(entry, seed, terms.device, watch), entry, terms)
+    return _placed(victim or train_entry(entry, company, terms.device, watch), entry, terms)
 
 
 def answerable(study: Study, scheme: LabelScheme, contestants: Sequence[Contestant]) -> tuple[str, ...]:

@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 
 from medadv.attack.victim import Passes, held_still
-from medadv.data.cache import Cache
 from medadv.data.case import Case, Cohort, Volume
 from medadv.data.phantom import phantom
 from medadv.errors import CaseError, ConfigError
 from medadv.study.cohort import Parts
 from medadv.study.conditions import Attacked, Condition, conditions, primary_conditions
+from medadv.study.defending import Company
 from medadv.study.entry import Entry
 from medadv.study.folder import RunFolder
 from medadv.study.inputs import read_labelled
@@ -29,8 +29,7 @@ from medadv.study.machine import Machine
 from medadv.study.names import Names
 from medadv.study.sources import PhantomData, imported
 from medadv.study.spec import Study
-from medadv.study.split import Fold, divide
-from medadv.victims.checkpoint import CARD
+from medadv.study.split import divide
 from medadv.victims.segmentation import Segmenter
 
 LEVEL = 0.05
@@ -116,16 +115,16 @@ def plan(study: Study, machine: Machine, runs: Path, *, timed: bool = True) -> P
             )
         every = conditions(study)
         volume = _first_volume(parts.test)
-        cache = Cache(Path(scratch) / "cache")
         lines: list[Line] = []
         trained: dict[str, int] = {}
-        for name, spec in study.victims.items():
-            own = RunFolder(runs / study.study).path / "victims" / name
-            victims = [Entry(name, spec, parts, fold, _place(own, fold), cache) for fold in folds]
-            if missing := [entry for entry in victims if not (entry.weights or (entry.folder / CARD).exists())]:
-                trained[name] = spec.training.steps * len(missing)
-            terms = Terms({}, device, may_train=False, trust=machine.trust)
-            victim = prospective(victims[0], terms)
+        made: dict[tuple[str, int | None], Segmenter] = {}
+        terms = Terms({}, device, may_train=False, trust=machine.trust)
+        for name, entrant in study.entrants.items():
+            victims = [Entry.of(study, entrant, parts, fold, RunFolder(runs / study.study).path) for fold in folds]
+            if missing := [entry for entry in victims if not entry.made]:
+                trained[name] = entrant.spec.training.steps * len(missing)
+            company = Company.among(made, victims[0])
+            victim = made[name, folds[0].number] = prospective(victims[0], company, terms)
             speed = _timed(victim, volume, device) if timed and volume is not None else None
             lines += _lines(name, victim, every, len(parts.test), speed)
         return Plan(
@@ -176,10 +175,6 @@ def _cohort(study: Study, scratch: Path) -> Cohort:
         names = [f"Phantom_{i:05}" for i in range(data.cases)]
         return replace(one, cases=[replace(case, case=name, patient=name) for name in names])
     return imported(data, scratch, study.seed, alone=True)
-
-
-def _place(own: Path, fold: Fold) -> Path:
-    return own if fold.number is None else own / f"fold_{fold.number}"
 
 
 def _first_volume(cases: Sequence[Case]) -> Volume | None:

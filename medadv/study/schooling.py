@@ -4,40 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from statistics import fmean
 
 import torch
 
-from medadv.attack.objective import dice_lost
 from medadv.attack.victim import held_still
-from medadv.data.case import Volume
 from medadv.defense.crops import Crops
-from medadv.defense.lessons import Plain
-from medadv.defense.training import CHECKPOINT, Point, fit
+from medadv.defense.training import CHECKPOINT, Point, Validation, fit
 from medadv.errors import ConfigError, VictimError
+from medadv.study.defending import Company, Examination, lesson, training_set
 from medadv.study.entry import Entry
-from medadv.study.examples import Examples
 from medadv.study.inputs import read_labelled
 from medadv.study.progress import Watch
 from medadv.victims.checkpoint import save_victim
+from medadv.victims.combine import Scaled
 from medadv.victims.memory import is_full
 from medadv.victims.networks import build_network
 from medadv.victims.segmentation import Segmenter
 
 
-def untrained(entry: Entry, seed: int, device: torch.device) -> Segmenter:
+def untrained(entry: Entry, device: torch.device) -> Segmenter:
     """The victim as the study describes it, with fresh weights; it reads its own modalities."""
     declared = entry.intended
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(entry.study.seed)
         network = build_network(entry.spec.network, *declared.channels).to(device)
-    return declared.deployed(network)
+    return declared.deployed(network if entry.temperature == 1 else Scaled(network, entry.temperature))
 
 
-def train_entry(entry: Entry, seed: int, device: torch.device, watch: Watch) -> Segmenter:
-    """Train a victim on the clean training cases and keep it.
+def train_entry(entry: Entry, company: Company, device: torch.device, watch: Watch) -> Segmenter:
+    """Train a victim on the training cases, as its defence says, and keep it.
 
     Raises:
-        ConfigError: nothing to train on.
+        ConfigError: nothing to train on, or a teacher with another head.
         VictimError: crops or windows of sizes that the network cannot answer, or that do not fit into the memory.
     """
     fold, name = entry.fold, entry.name
@@ -49,48 +48,49 @@ def train_entry(entry: Entry, seed: int, device: torch.device, watch: Watch) -> 
         )
     seen = [entry.parts.digests[case.case].voxels for case in (*fold.train, *fold.validate)]
     entry.check_unseen(set(seen))  # one scan may be there under two ids
-    watch.say(f"training {_called(entry)} on {len(fold.train)} cases, validated on {len(fold.validate)}")
+    watch.say(f"training {entry.called} on {len(fold.train)} cases, validated on {len(fold.validate)}")
     with _memory_suffices(entry):
-        bare = _learnt(entry, seed, device, watch)
+        bare = _learnt(entry, company, device, watch)
     patients = [case.patient for case in (*fold.train, *fold.validate) if case.patient]
     save_victim(bare, entry.spec.network, entry.folder, seen, patients)
     (entry.folder / CHECKPOINT).unlink(missing_ok=True)
     return bare
 
 
-def _learnt(entry: Entry, seed: int, device: torch.device, watch: Watch) -> Segmenter:
+def _learnt(entry: Entry, company: Company, device: torch.device, watch: Watch) -> Segmenter:
     """The victim with the weights of its best validation."""
-    fold, spec, name = entry.fold, entry.spec, entry.name
-    bare = untrained(entry, seed, device)
-    network, head = bare.network, bare.head
+    spec = entry.spec
+    bare = untrained(entry, device)
     victim = bare.reading(entry.parts.modalities)
-    crops = Crops(Examples(victim, entry), spec.training.roi, spec.training.batch, spec.training.flips, seed)
+    examples = training_set(entry, victim, company)
+    crops = Crops(examples, spec.training.roi, spec.training.batch, spec.training.flips, entry.study.seed)
+    examination = Examination(entry)
 
-    def validate() -> float:
-        return 1 - sum(_dice_lost(victim, read_labelled(case), device) for case in fold.validate) / len(fold.validate)
+    def validate() -> Validation:
+        asked = [examination(victim, read_labelled(case)) for case in entry.fold.validate]
+        under_attack = [attacked for _, attacked in asked if attacked is not None]
+        return Validation(fmean(dice for dice, _ in asked), fmean(under_attack) if under_attack else None)
 
-    def told(point: Point, _steps: int) -> None:
-        watch.step(f"loss {point.loss:.3f}" + (f", validation Dice {point.dice:.3f}" if point.dice is not None else ""))
-
-    lesson = Plain(network, head)
-    with sizes_fit(name), held_still([network]), torch.no_grad():
-        lesson(crops(0).to(device))
-        _dice_lost(victim, read_labelled(fold.validate[0]), device)
-    watch.task(f"train {_called(entry)}", spec.training.steps)
+    learning = lesson(entry, bare, company)
+    with sizes_fit(entry.name), held_still([bare.network]), torch.no_grad():
+        learning(crops(0).to(device))
+        examination(victim, read_labelled(entry.fold.validate[0]))
+    watch.task(f"train {entry.called}", spec.training.steps)
     fit(
-        lesson,
-        network,
+        learning,
+        bare.network,
         lambda step: crops(step).to(device),
-        spec.training.schedule(seed),
+        spec.training.schedule(entry.study.seed),
         folder=entry.folder,
         validate=validate,
-        watch=told,
+        watch=lambda point, _steps: watch.step(_told(point)),
     )
     return bare
 
 
-def _called(entry: Entry) -> str:
-    return entry.name if entry.fold.number is None else f"{entry.name}, fold {entry.fold.number}"
+def _told(point: Point) -> str:
+    dice = "" if point.dice is None else f", validation Dice {point.dice:.3f}"
+    return f"loss {point.loss:.3f}{dice}" + ("" if point.attacked is None else f", under attack {point.attacked:.3f}")
 
 
 @contextmanager
@@ -126,10 +126,3 @@ def sizes_fit(name: str) -> Iterator[None]:
             cause="sizes that the network cannot halve and double again, or a network for another number of axes",
             advice="let training.roi and inference.roi be multiples of all strides together, e.g. of 16",
         ) from error
-
-
-def _dice_lost(victim: Segmenter, volume: Volume, device: torch.device) -> float:
-    assert volume.truth is not None
-    truth = volume.case.scheme.translate(volume.truth, victim.head.scheme)[None].to(device)
-    targets = victim.targets(truth)
-    return dice_lost(targets.where, victim.at(volume.affine)(volume.x[None].to(device)), targets).item()

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 from medadv.atomic import write_atomically, write_text
 from medadv.errors import ConfigError, VictimError
 from medadv.labels import LabelScheme
+from medadv.victims.combine import Scaled
 from medadv.victims.head import make_head
 from medadv.victims.networks import Architecture, build_network
 from medadv.victims.normalize import Normalisation
@@ -51,7 +52,10 @@ class HeadCard(_Card):
 
 
 class VictimCard(_Card):
-    """All that ``victim.json`` holds: how the weights beside it are deployed."""
+    """All that ``victim.json`` holds: how the weights beside it are deployed.
+
+    The logits are ``scale`` times what the layers with these weights say: the temperature of a distillation.
+    """
 
     format: Literal["medadv victim 2"] = "medadv victim 2"
     architecture: Architecture
@@ -63,6 +67,7 @@ class VictimCard(_Card):
     weights_sha256: str
     trained_on: tuple[str, ...] = ()
     trained_patients: tuple[str, ...] = ()
+    scale: float = Field(1.0, gt=0, allow_inf_nan=False)
 
 
 def save_victim(
@@ -85,16 +90,19 @@ def save_victim(
     Raises:
         RunError: the folder cannot be written.
     """
+    network = victim.network
+    layers, scale = (network.network, network.factor) if isinstance(network, Scaled) else (network, 1.0)
     card = VictimCard.model_validate(
         victim.preprocessing()
         | {
             "architecture": architecture,
-            "weights_sha256": weights_digest(victim.network),
+            "scale": scale,
+            "weights_sha256": weights_digest(layers),
             "trained_on": tuple(sorted(trained_on)),
             "trained_patients": tuple(sorted(set(trained_patients))),
         }
     )
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in victim.network.state_dict().items()}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in layers.state_dict().items()}
     # As bytes: save_file tells a full disk in an error of its own, and writes a temporary file of its own.
     write_atomically(folder / WEIGHTS, lambda temporary: temporary.write_bytes(save(weights)))
     write_text(folder / CARD, card.model_dump_json(indent=1))
@@ -147,6 +155,7 @@ def load_victim(path: str | Path, device: str | torch.device = "cpu") -> Segment
             cause="a file was replaced or damaged",
             advice="copy the folder anew, or train again",
         )
+    network = network if card.scale == 1 else Scaled(network, card.scale)
     return Segmenter(network.to(device).eval(), head, card.modalities, card.preprocess, card.inference)
 
 

@@ -100,6 +100,11 @@ class Segmenter:
             )
 
     @property
+    def device(self) -> torch.device:
+        """Where its network lies; the CPU for one without weights."""
+        return next(chain(self.network.parameters(), self.network.buffers()), torch.empty(0)).device
+
+    @property
     def answer_cost(self) -> Passes:
         """What one call without gradient costs."""
         return self.inference.answer_cost * passes(self.network)

@@ -1,0 +1,145 @@
+"""What a defence makes of a training: its lesson, what it learns from, and what its checkpoint is chosen by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from medadv.attack.budget import Budget
+from medadv.attack.objective import dice_lost
+from medadv.data.case import Case, Volume
+from medadv.defense.crops import Example, Mixed
+from medadv.defense.inner import InnerAttack
+from medadv.defense.lessons import Distilled, Hardened, Plain, Trades
+from medadv.study import defences
+from medadv.study.attacks import Ifgsm
+from medadv.study.defences import Augmentation, Distillation, Hardening, OnLine, Teacher
+from medadv.study.drill import Drill
+from medadv.study.entry import Entry
+from medadv.study.examples import Examples, Inner
+from medadv.study.folder import versions
+from medadv.study.inputs import read_labelled
+from medadv.study.reach import Reach
+from medadv.victims.segmentation import Segmenter, weights_digest
+
+
+@dataclass(frozen=True, eq=False)
+class Company:
+    """The other victims of a fold that a victim is made with.
+
+    Attributes:
+        undefended: the one that it is held against, for which attacked copies are found.
+        teacher: whose soft labels it learns.
+    """
+
+    undefended: Segmenter | None = None
+    teacher: Segmenter | None = None
+
+    @classmethod
+    def among(cls, made: Mapping[tuple[str, int | None], Segmenter], entry: Entry) -> Company:
+        """Those of an entry, of its fold, among victims that stand above it in the study."""
+        undefended, teacher = entry.entrant.undefended, entry.entrant.teacher
+        fold = entry.fold.number
+        return cls(
+            None if undefended is None else made[undefended, fold], None if teacher is None else made[teacher, fold]
+        )
+
+
+def lesson(entry: Entry, victim: Segmenter, company: Company) -> nn.Module:
+    """What the network of a victim is to learn.
+
+    Raises:
+        ConfigError: a teacher with another head.
+    """
+    network, head, defence = victim.network, victim.head, entry.spec.defence
+    if isinstance(defence, Teacher):
+        return Plain(network, head, temperature=defence.temperature)
+    if isinstance(defence, Distillation):
+        return Distilled(network, head, company.teacher, defence.temperature)
+    if isinstance(defence, defences.AdversarialTraining):
+        inner = InnerAttack(defence.steps, defence.size, defence.start, defence.lowest)
+        return Hardened(network, head, inner, defence.share)
+    if isinstance(defence, defences.Trades):
+        inner = InnerAttack(defence.steps, defence.size, "random", defence.lowest)
+        return Trades(network, head, inner, defence.beta)
+    return Plain(network, head)
+
+
+def training_set(entry: Entry, victim: Segmenter, company: Company) -> Sequence[Example] | Mixed:
+    """The cases that a victim learns from: for an augmentation with the copies that were found for the undefended one.
+
+    Raises:
+        ConfigError: a budget of the training in units that a normalised image does not have, or an attack that needs a
+            map for each case.
+    """
+    defence = entry.spec.defence
+    if isinstance(defence, OnLine):
+        reach = Reach(entry.study.support, entry.study.modalities)
+        return Examples(victim, entry, inner=Inner(defence.highest, reach))
+    if not isinstance(defence, Augmentation):
+        return Examples(victim, entry)
+    assert company.undefended is not None  # entrants
+    drills = [
+        Drill(entry.study, spec, Budget.parse(budget))
+        for spec in defence.attacks.values()
+        for budget in defence.budgets
+    ]
+    copies = [Examples(victim, entry, voxels=_Found(drill, company.undefended, entry)) for drill in drills]
+    return Mixed(Examples(victim, entry), copies, defence.share)
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Case → the voxels that an attack finds for a victim; asked once, then they lie in the cache."""
+
+    drill: Drill
+    victim: Segmenter
+    entry: Entry
+
+    def __call__(self, case: Case) -> Float[Tensor, "c *s"]:
+        digests = self.entry.parts.digests[case.case]
+        key = {
+            "voxels": digests.voxels,
+            "label": digests.label,
+            "found": self.drill.settings(),
+            "weights": weights_digest(self.victim.network),
+            "deployed": self.victim.preprocessing(),
+            "versions": versions(),
+        }
+        return self.entry.cache.get(key, lambda: {"x": self.drill(self.victim, read_labelled(case))[0].cpu()})["x"]
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What a victim is asked on a validation case: Dice as it is deployed, and under attack where it is hardened."""
+
+    entry: Entry
+
+    @property
+    def drill(self) -> Drill | None:
+        """The attack under which a checkpoint is chosen; None where it is chosen by clean Dice."""
+        defence = self.entry.spec.defence
+        if not isinstance(defence, Hardening):
+            return None
+        attack = Ifgsm(preset="ifgsm", steps=defence.validation_steps, loss="dice + cross entropy")
+        return Drill(self.entry.study, attack, defence.highest)
+
+    def __call__(self, victim: Segmenter, volume: Volume) -> tuple[float, float | None]:
+        """Mean Dice over the tissues, and the same under attack."""
+        attacked = None if self.drill is None else self.drill(victim, volume)
+        return (
+            _dice(victim, volume, volume.x[None].to(victim.device)),
+            None if attacked is None else _dice(victim, volume, attacked),
+        )
+
+
+def _dice(victim: Segmenter, volume: Volume, x: torch.Tensor) -> float:
+    assert volume.truth is not None  # of labelled cases alone
+    truth = volume.case.scheme.translate(volume.truth, victim.head.scheme)[None].to(x.device)
+    targets = victim.targets(truth)
+    with torch.no_grad():
+        return 1 - dice_lost(targets.where, victim.at(volume.affine)(x), targets).item()
