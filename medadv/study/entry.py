@@ -9,8 +9,9 @@ from pathlib import Path
 from medadv.data.cache import Cache
 from medadv.errors import ConfigError
 from medadv.study.cohort import Parts
-from medadv.study.defences import temperature
+from medadv.study.defences import Teacher, temperature
 from medadv.study.entrants import Entrant, VictimSpec
+from medadv.study.records import digest
 from medadv.study.spec import Study
 from medadv.study.split import Fold
 from medadv.victims.checkpoint import CARD
@@ -62,6 +63,15 @@ class Entry:
     def called(self) -> str:
         """For people: its name, and its fold where there are several."""
         return self.name if self.fold.number is None else f"{self.name}, fold {self.fold.number}"
+
+    @property
+    def seed(self) -> int:
+        """Of its weights and of its crops: the study's, so that a defence begins like the undefended victim.
+
+        A teacher has one of its own. Else it would be the undefended network again, and what transfers from it no news.
+        """
+        own = isinstance(self.spec.defence, Teacher)
+        return int(digest([self.study.seed, self.name])[:8], 16) if own else self.study.seed
 
     @property
     def temperature(self) -> float:

@@ -27,7 +27,7 @@ def untrained(entry: Entry, device: torch.device) -> Segmenter:
     """The victim as the study describes it, with fresh weights; it reads its own modalities."""
     declared = entry.intended
     with torch.random.fork_rng():
-        torch.manual_seed(entry.study.seed)
+        torch.manual_seed(entry.seed)
         network = build_network(entry.spec.network, *declared.channels).to(device)
     return declared.deployed(network if entry.temperature == 1 else Scaled(network, entry.temperature))
 
@@ -63,7 +63,7 @@ def _learnt(entry: Entry, company: Company, device: torch.device, watch: Watch) 
     bare = untrained(entry, device)
     victim = bare.reading(entry.parts.modalities)
     examples = training_set(entry, victim, company)
-    crops = Crops(examples, spec.training.roi, spec.training.batch, spec.training.flips, entry.study.seed)
+    crops = Crops(examples, spec.training.roi, spec.training.batch, spec.training.flips, entry.seed)
     examination = Examination(entry)
 
     def validate() -> Validation:
@@ -80,7 +80,7 @@ def _learnt(entry: Entry, company: Company, device: torch.device, watch: Watch) 
         learning,
         bare.network,
         lambda step: crops(step).to(device),
-        spec.training.schedule(entry.study.seed),
+        spec.training.schedule(entry.seed),
         folder=entry.folder,
         validate=validate,
         watch=lambda point, _steps: watch.step(_told(point)),
