@@ -35,14 +35,15 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Crops ``z (b, c, *roi)`` and their label maps ``(b, *roi)``."""
+    """Crops ``z (b, c, *roi)``, their label maps ``(b, *roi)``, and the ids of the cases in results where known."""
 
     z: Float[Tensor, "b c *roi"]
     truth: Int[Tensor, "b *roi"]
+    cases: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
-        return Batch(self.z.to(device), self.truth.to(device))
+        return Batch(self.z.to(device), self.truth.to(device), self.cases)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,9 +11,11 @@ import torch
 from medadv.attack.objective import dice_lost
 from medadv.attack.victim import held_still
 from medadv.data.case import Volume
+from medadv.defense.checkpoints import Checkpoints
 from medadv.defense.crops import Crops
 from medadv.defense.lessons import Plain
-from medadv.defense.training import CHECKPOINT, Point, fit
+from medadv.defense.ranks import ALONE, Group
+from medadv.defense.training import Point, Validation, fit
 from medadv.errors import ConfigError, VictimError
 from medadv.study.entry import Entry
 from medadv.study.examples import Examples
@@ -33,11 +36,11 @@ def untrained(entry: Entry, seed: int, device: torch.device) -> Segmenter:
     return declared.deployed(network)
 
 
-def train_entry(entry: Entry, seed: int, device: torch.device, watch: Watch) -> Segmenter:
-    """Train a victim on the clean training cases and keep it.
+def train_entry(entry: Entry, seed: int, device: torch.device, watch: Watch, group: Group = ALONE) -> Segmenter:
+    """Train a victim on the clean training cases and keep it; all ranks do, and the main one writes.
 
     Raises:
-        ConfigError: nothing to train on.
+        ConfigError: nothing to train on, or fewer cases than ranks.
         VictimError: crops or windows of sizes that the network cannot answer, or that do not fit into the memory.
     """
     fold, name = entry.fold, entry.name
@@ -49,16 +52,18 @@ def train_entry(entry: Entry, seed: int, device: torch.device, watch: Watch) -> 
         )
     seen = [entry.parts.digests[case.case].voxels for case in (*fold.train, *fold.validate)]
     entry.check_unseen(set(seen))  # one scan may be there under two ids
+    group.check_enough(len(fold.train))
     watch.say(f"training {_called(entry)} on {len(fold.train)} cases, validated on {len(fold.validate)}")
     with _memory_suffices(entry):
-        bare = _learnt(entry, seed, device, watch)
+        bare = _learnt(entry, seed, device, watch, group)
     patients = [case.patient for case in (*fold.train, *fold.validate) if case.patient]
-    save_victim(bare, entry.spec.network, entry.folder, seen, patients)
-    (entry.folder / CHECKPOINT).unlink(missing_ok=True)
+    if group.main:
+        save_victim(bare, entry.spec.network, entry.folder, seen, patients)
+        Checkpoints(entry.folder).clear()
     return bare
 
 
-def _learnt(entry: Entry, seed: int, device: torch.device, watch: Watch) -> Segmenter:
+def _learnt(entry: Entry, seed: int, device: torch.device, watch: Watch, group: Group) -> Segmenter:
     """The victim with the weights of its best validation."""
     fold, spec, name = entry.fold, entry.spec, entry.name
     bare = untrained(entry, seed, device)
@@ -66,8 +71,12 @@ def _learnt(entry: Entry, seed: int, device: torch.device, watch: Watch) -> Segm
     victim = bare.reading(entry.parts.modalities)
     crops = Crops(Examples(victim, entry), spec.training.roi, spec.training.batch, spec.training.flips, seed)
 
-    def validate() -> float:
-        return 1 - sum(_dice_lost(victim, read_labelled(case), device) for case in fold.validate) / len(fold.validate)
+    def validate() -> Validation:
+        own = fold.validate[group.rank :: group.size]
+        mine = sum(_dice_lost(victim, read_labelled(case), device) for case in own)
+        group.barrier()  # ranks need not be equally fast
+        (lost,) = group.sum(mine)
+        return Validation(1 - lost / len(fold.validate))
 
     def told(point: Point, _steps: int) -> None:
         watch.step(f"loss {point.loss:.3f}" + (f", validation Dice {point.dice:.3f}" if point.dice is not None else ""))
@@ -80,13 +89,23 @@ def _learnt(entry: Entry, seed: int, device: torch.device, watch: Watch) -> Segm
     fit(
         lesson,
         network,
-        lambda step: crops(step).to(device),
+        lambda k: crops(k).to(device),
         spec.training.schedule(seed),
-        folder=entry.folder,
+        folder=Checkpoints(entry.folder, _identity(entry), watch.say),
         validate=validate,
         watch=told,
+        group=group,
     )
     return bare
+
+
+def _identity(entry: Entry) -> dict[str, object]:
+    """What a checkpoint belongs to: all that the weights depend on, but for the schedule."""
+    fold, digests, spec = entry.fold, entry.parts.digests, entry.spec
+    made = spec.model_dump(mode="json", include={"modalities", "network", "head", "regions", "spatial", "normalise"})
+    crops = spec.training.model_dump(mode="json", include={"batch", "roi", "flips"})
+    cases = [str(digests[case.case]) for case in (*fold.train, *fold.validate)]
+    return {**made, "crops": crops, "cases": hashlib.sha256("\n".join(cases).encode()).hexdigest(), "lesson": "plain"}
 
 
 def _called(entry: Entry) -> str:
