@@ -94,11 +94,12 @@ def train(
     with advice():
         from rich.console import Console
 
+        from medadv.defense.ranks import launched
         from medadv.study.machine import Machine
         from medadv.study.progress import watching
         from medadv.study.run import train
 
-        with watching(Console()) as watch:
+        with watching(Console(quiet=launched().rank > 0)) as watch:
             folder = train(study, overrides=overrides or (), runs=runs, watch=watch, machine=Machine(*machine))
             watch.say(f"victims: {folder / 'victims'}")
 

@@ -7,6 +7,7 @@
     ├── VictimError        weights, head or behaviour of a network
     │   └── GradientError      a gradient that is missing, not finite, or zero where it must not be
     └── RunError           the run's folder: another study, not writable, full, damaged; or the machine's memory is full
+        └── StoppedError       somebody asked the process to end; what was done is saved
 
     MedadvWarning (a UserWarning)
     └── GradientWarning    a gradient that exists and deserves doubt
@@ -79,6 +80,19 @@ class GradientError(VictimError):
 
 class RunError(MedadvError):
     """The folder of a run: another study's, not writable, full or damaged; or the memory of its machine, full."""
+
+
+class StoppedError(RunError):
+    """A signal asked the process to end. What was done is saved, and the same command goes on from there.
+
+    Args:
+        problem: what was stopped, and where.
+        signal: the signal's number, which the process's exit code tells as a shell does: 143 for SIGTERM.
+    """
+
+    def __init__(self, problem: str, signal: int) -> None:
+        super().__init__(problem, advice="the same command goes on from there")
+        self.exit_code = 128 + signal
 
 
 class Reason(StrEnum):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from medadv.defense.training import Schedule
+from medadv.defense.schedule import Schedule
 from medadv.study.defences import Defence, Distillation, Elsewhere, Teacher, Trained, temperature
 from medadv.study.specified import Specified, distinct
 from medadv.victims.declared import INFERENCE, NETWORK, NORMALISE
@@ -27,6 +27,10 @@ class Training(Specified):
     roi: tuple[int, ...] = (32, 32, 32)
     flips: tuple[int, ...] = (0,)
     validate_every: int = Field(50, ge=1)
+    precision: Literal["float32", "bf16"] = Field(
+        "float32", description="of the network in training; validation and attacks are float32"
+    )
+    accumulate: int = Field(1, ge=1, description="batches whose gradients are averaged for one step")
 
     @model_validator(mode="after")
     def _axes(self) -> Training:
@@ -36,7 +40,8 @@ class Training(Specified):
 
     def schedule(self, seed: int) -> Schedule:
         """As the training loop understands it."""
-        return Schedule(steps=self.steps, rate=self.rate, validate_every=self.validate_every, seed=seed)
+        same = ("steps", "rate", "validate_every", "precision", "accumulate")
+        return Schedule(**{name: getattr(self, name) for name in same}, seed=seed)
 
 
 class VictimSpec(Specified):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from medadv.attack.checks import check_answer, check_steady
 from medadv.attack.victim import held_still
 from medadv.data.cache import Cache
+from medadv.defense.ranks import ALONE, Group
 from medadv.errors import ConfigError, GradientError, RunError
 from medadv.labels import BACKGROUND, LabelScheme
 from medadv.study.bench import Contestant
@@ -42,12 +43,14 @@ class Terms:
         device: where they are to answer.
         may_train: a part of a study may not: two parts would train the same victim.
         trust: whether models that are programs may be loaded.
+        group: the ranks that train together.
     """
 
     given: Mapping[str, Given]
     device: torch.device
     may_train: bool = True
     trust: bool = False
+    group: Group = ALONE
 
 
 def line_up(study: Study, parts: Parts, folder: RunFolder, terms: Terms, watch: Watch) -> list[Contestant]:
@@ -78,7 +81,9 @@ def line_up(study: Study, parts: Parts, folder: RunFolder, terms: Terms, watch: 
             victims |= dict.fromkeys((case.case for case in fold.test), victim)
         contestants.append(Contestant(name, victims))
     if terms.may_train:
-        Cache(folder.path / "cache").clear()
+        terms.group.barrier()
+        if terms.group.main:
+            Cache(folder.path / "cache").clear()
     return contestants
 
 
@@ -131,7 +136,7 @@ def _ready(entry: Entry, company: Company, terms: Terms, watch: Watch) -> Segmen
     victim = _found(entry, terms)
     if victim is None and not terms.may_train:
         raise RunError(f"the victim {entry.name!r} is not trained yet", advice="run `medadv train` on this study first")
-    return _placed(victim or train_entry(entry, company, terms.device, watch), entry, terms)
+    return _placed(victim or train_entry(entry, company, terms.device, watch, terms.group), entry, terms)
 
 
 def answerable(study: Study, scheme: LabelScheme, contestants: Sequence[Contestant]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from medadv.defense.ranks import launched
 from medadv.errors import ConfigError, RunError
 from medadv.victims.memory import is_full
 
@@ -49,7 +50,7 @@ class Machine:
                 advice="`medadv doctor` tells what torch finds, and why a GPU may be missing",
             )
         if cuda and self.device in ("auto", "cuda"):
-            return torch.device("cuda", torch.cuda.current_device())
+            return torch.device("cuda", _own_gpu(cuda))
         return torch.device("cpu" if self.device == "auto" else self.device)
 
     def bytes(self) -> int | None:
@@ -93,6 +94,25 @@ class Machine:
                 ) from error
             finally:
                 torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = exact
+
+
+def _own_gpu(there: int) -> int:
+    """The number of this process's GPU: that of its rank on this machine. SLURM may show each rank its own alone.
+
+    Raises:
+        ConfigError: more ranks than GPUs on this machine.
+    """
+    launch = launched()
+    if launch.size == 1 or there == 1:
+        return torch.cuda.current_device()
+    if launch.local >= there:
+        raise ConfigError(
+            "there are more ranks than GPUs on this machine",
+            got=f"rank {launch.local} of this machine, counted from 0",
+            expected=f"at most {there} ranks",
+            advice="start fewer ranks (--nproc-per-node, --ntasks-per-node), or take --device cpu",
+        )
+    return launch.local
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from medadv.atomic import write_text
 from medadv.data.case import Case, Refusal
+from medadv.defense.ranks import joined, launched
 from medadv.errors import CaseError, ConfigError, RunError
 from medadv.study.bench import Bench, Contestant
 from medadv.study.cells import Cell
@@ -91,6 +92,8 @@ def run(
         RunError: the run's folder cannot be used.
     """
     watch = watch or Silent()
+    if part is None:
+        _refuse_ranks(launched().size)
     with machine.used() as device:
         terms = Terms(victims or {}, device, part is None, machine.trust)
         stage = _Stage.prepared(_specified(study, overrides), terms, Path(runs), watch, part)
@@ -123,10 +126,28 @@ def train(
     watch: Watch | None = None,
     machine: Machine = Machine(),  # noqa: B008  (a frozen value)
 ) -> Path:
-    """Train the victims of a study and attack nothing; returns the run's folder."""
-    with machine.used() as device:
-        terms = Terms({}, device, True, machine.trust)
-        return _Stage.prepared(_specified(study, overrides), terms, Path(runs), watch or Silent()).folder.path
+    """Train the victims of a study and attack nothing; returns the run's folder.
+
+    Under torchrun or srun all ranks train together; the main rank prepares the folder, writes and tells.
+
+    Raises:
+        ConfigError: a specification that cannot be meant, data that do not fit, or more ranks than training cases.
+        RunError: the run's folder cannot be used, or a rank is gone.
+        StoppedError: a signal asked for it; the same command goes on.
+    """
+    with machine.used() as device, joined(device) as group:
+        terms = Terms({}, device, True, machine.trust, group)
+        told = (watch if group.main else None) or Silent()
+        return _Stage.prepared(_specified(study, overrides), terms, Path(runs), told).folder.path
+
+
+def _refuse_ranks(ranks: int) -> None:
+    if ranks > 1:
+        raise ConfigError(
+            "a study is attacked by parts, not by ranks",
+            got=f"{ranks} ranks, all of which would do the same",
+            advice="train under torchrun or srun (`medadv train`), then start `medadv run --part i/n` n times",
+        )
 
 
 def _specified(study: Study | str | Path, overrides: Sequence[str]) -> Study:
@@ -163,6 +184,22 @@ def finish(folder: Path, watch: Watch | None = None) -> Outcome:
     return Outcome(folder, len({record.case for record in records}), len(refused))
 
 
+def _gathered(study: Study, runs: Path, watch: Watch, alone: bool) -> tuple[RunFolder, Parts]:
+    """The run's folder and the study's cases by their use."""
+    names = Names.pseudonyms() if study.ids == "pseudonyms" else Names(None)
+    folder = RunFolder.open(study, runs, names)
+    watch.say(f"study {study.study} in {folder.path}")
+    return folder, with_maps(study, gather(study, folder.path, names, watch, alone), folder.path, watch)
+
+
+def _primary_family(study: Study) -> PrimaryFamily:
+    primary = study.primary
+    victims = (*study.victims, *primary.returned)
+    return PrimaryFamily(
+        metric=primary.metric, region=primary.region, victims=victims, conditions=primary_conditions(study)
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class _Stage:
     """A study with everything that it needs at hand."""
@@ -179,30 +216,23 @@ class _Stage:
     def prepared(
         cls, study: Study, terms: Terms, runs: Path, watch: Watch, part: Part | None = None
     ) -> _Stage:
-        names = Names.pseudonyms() if study.ids == "pseudonyms" else Names(None)
-        folder = RunFolder.open(study, runs, names)
-        watch.say(f"study {study.study} in {folder.path}")
-        parts = gather(study, folder.path, names, watch, alone=part is None)
-        parts = with_maps(study, parts, folder.path, watch)
+        with terms.group.main_first():
+            folder, parts = _gathered(study, runs, watch, part is None and terms.group.main)
         cases = parts.test if part is None else parts.test[part.index - 1 :: part.count]
-        folder.release(None if part is None else [case.case for case in cases])
-        for refusal in parts.refused:
-            folder.quarantine(refusal)
-            watch.say(f"quarantined {refusal.case}: {refusal.message.splitlines()[0]}")
+        if terms.group.main:
+            folder.release(None if part is None else [case.case for case in cases])
+            for refusal in parts.refused:
+                folder.quarantine(refusal)
+                watch.say(f"quarantined {refusal.case}: {refusal.message.splitlines()[0]}")
         study.check(parts.modalities, parts.scheme)
-        primary = study.primary
-        declared = PrimaryFamily(
-            metric=primary.metric,
-            region=primary.region,
-            victims=(*study.victims, *primary.returned),
-            conditions=primary_conditions(study),
-        )
-        folder.declare(declared)
+        if terms.group.main:
+            folder.declare(_primary_family(study))
         contestants = line_up(study, parts, folder, terms, watch)
         regions = answerable(study, parts.scheme, contestants)
         stage = cls(study, folder, parts, cases, contestants, conditions(study), regions)
         benches = [stage.bench(contestant, case) for contestant in contestants for case in parts.test]
-        folder.plan({cell.place: cell.key for bench in benches for cell in stage.cells(bench).values()})
+        if terms.group.main:
+            folder.plan({cell.place: cell.key for bench in benches for cell in stage.cells(bench).values()})
         return stage
 
     def bench(self, contestant: Contestant, case: Case) -> Bench:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from statistics import fmean
 
 import torch
 
 from medadv.attack.victim import held_still
+from medadv.defense.checkpoints import Checkpoints
 from medadv.defense.crops import Crops
-from medadv.defense.training import CHECKPOINT, Point, Validation, fit
+from medadv.defense.ranks import ALONE, Group
+from medadv.defense.training import Point, Validation, fit
 from medadv.errors import ConfigError, VictimError
 from medadv.study.defending import Company, Examination, lesson, training_set
 from medadv.study.entry import Entry
@@ -20,7 +22,7 @@ from medadv.victims.checkpoint import save_victim
 from medadv.victims.combine import Scaled
 from medadv.victims.memory import is_full
 from medadv.victims.networks import build_network
-from medadv.victims.segmentation import Segmenter
+from medadv.victims.segmentation import Segmenter, weights_digest
 
 
 def untrained(entry: Entry, device: torch.device) -> Segmenter:
@@ -32,11 +34,11 @@ def untrained(entry: Entry, device: torch.device) -> Segmenter:
     return declared.deployed(network if entry.temperature == 1 else Scaled(network, entry.temperature))
 
 
-def train_entry(entry: Entry, company: Company, device: torch.device, watch: Watch) -> Segmenter:
-    """Train a victim on the training cases, as its defence says, and keep it.
+def train_entry(entry: Entry, company: Company, device: torch.device, watch: Watch, group: Group = ALONE) -> Segmenter:
+    """Train a victim on the training cases, as its defence says, and keep it; all ranks do, and the main one writes.
 
     Raises:
-        ConfigError: nothing to train on, or a teacher with another head.
+        ConfigError: nothing to train on, fewer cases than ranks, or a teacher with another head.
         VictimError: crops or windows of sizes that the network cannot answer, or that do not fit into the memory.
     """
     fold, name = entry.fold, entry.name
@@ -48,28 +50,34 @@ def train_entry(entry: Entry, company: Company, device: torch.device, watch: Wat
         )
     seen = [entry.parts.digests[case.case].voxels for case in (*fold.train, *fold.validate)]
     entry.check_unseen(set(seen))  # one scan may be there under two ids
+    group.check_enough(len(fold.train))
     watch.say(f"training {entry.called} on {len(fold.train)} cases, validated on {len(fold.validate)}")
     with _memory_suffices(entry):
-        bare = _learnt(entry, company, device, watch)
+        bare = _learnt(entry, company, device, watch, group)
     patients = [case.patient for case in (*fold.train, *fold.validate) if case.patient]
-    save_victim(bare, entry.spec.network, entry.folder, seen, patients)
-    (entry.folder / CHECKPOINT).unlink(missing_ok=True)
+    if group.main:
+        save_victim(bare, entry.spec.network, entry.folder, seen, patients)
+        Checkpoints(entry.folder).clear()
     return bare
 
 
-def _learnt(entry: Entry, company: Company, device: torch.device, watch: Watch) -> Segmenter:
+def _learnt(entry: Entry, company: Company, device: torch.device, watch: Watch, group: Group) -> Segmenter:
     """The victim with the weights of its best validation."""
     spec = entry.spec
     bare = untrained(entry, device)
     victim = bare.reading(entry.parts.modalities)
     examples = training_set(entry, victim, company)
-    crops = Crops(examples, spec.training.roi, spec.training.batch, spec.training.flips, entry.seed)
+    training = spec.training
+    ranked = {"rank": group.rank, "ranks": group.size}
+    crops = Crops(examples, training.roi, training.batch, training.flips, entry.seed, **ranked)
     examination = Examination(entry)
 
     def validate() -> Validation:
-        asked = [examination(victim, read_labelled(case)) for case in entry.fold.validate]
-        under_attack = [attacked for _, attacked in asked if attacked is not None]
-        return Validation(fmean(dice for dice, _ in asked), fmean(under_attack) if under_attack else None)
+        cases = entry.fold.validate
+        asked = [examination(victim, read_labelled(case)) for case in cases[group.rank :: group.size]]
+        group.barrier()  # ranks need not be equally fast
+        dice, attacked = group.sum(sum(dice for dice, _ in asked), sum(found or 0.0 for _, found in asked))
+        return Validation(dice / len(cases), None if examination.drill is None else attacked / len(cases))
 
     learning = lesson(entry, bare, company)
     with sizes_fit(entry.name), held_still([bare.network]), torch.no_grad():
@@ -79,13 +87,29 @@ def _learnt(entry: Entry, company: Company, device: torch.device, watch: Watch) 
     fit(
         learning,
         bare.network,
-        lambda step: crops(step).to(device),
-        spec.training.schedule(entry.seed),
-        folder=entry.folder,
+        lambda k: crops(k).to(device),
+        training.schedule(entry.seed),
+        folder=Checkpoints(entry.folder, _identity(entry, company), watch.say),
         validate=validate,
         watch=lambda point, _steps: watch.step(_told(point)),
+        group=group,
     )
     return bare
+
+
+def _identity(entry: Entry, company: Company) -> dict[str, object]:
+    """What a checkpoint belongs to: all that the weights depend on, but for the schedule."""
+    fold, digests, spec, study = entry.fold, entry.parts.digests, entry.spec, entry.study
+    settings = {"modalities", "network", "head", "regions", "spatial", "normalise", "defence"}
+    cases = [str(digests[case.case]) for case in (*fold.train, *fold.validate)]
+    others = {"teacher": company.teacher, "undefended": company.undefended}
+    return {
+        **spec.model_dump(mode="json", include=settings),
+        "crops": spec.training.model_dump(mode="json", include={"batch", "roi", "flips"}),
+        "cases": hashlib.sha256("\n".join(cases).encode()).hexdigest(),
+        "threat": study.model_dump(mode="json", include={"legal", "support", "modalities"}),
+        **{name: weights_digest(victim.network) for name, victim in others.items() if victim is not None},
+    }
 
 
 def _told(point: Point) -> str:

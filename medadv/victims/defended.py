@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from medadv.errors import ConfigError, VictimError
+from medadv.errors import VictimError
 from medadv.victims.preprocess import Affine, Step
 from medadv.victims.segmentation import Deployed, Segmenter
 from medadv.victims.transforms import BitDepth, InputTransform, StraightThrough, no_transform
