@@ -111,7 +111,7 @@ class Tempered:
     """
 
     loss: Loss | str
-    temperature: float
+    temperature: int | float
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "loss", as_loss(self.loss))

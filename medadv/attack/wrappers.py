@@ -195,7 +195,7 @@ class WorstOf(_Judged):
         ConfigError: no attacks, something that attacks or judges nothing, or attacks in different threats.
     """
 
-    attacks: tuple[Attacker, ...]
+    attacks: Sequence[Attacker]
     judge: Objective = DICE_LOST
 
     def __post_init__(self) -> None:

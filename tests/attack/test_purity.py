@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from medadv.attack.budget import Budget
 from medadv.attack.loop import Attack, random
 from medadv.attack.objective import Away
-from medadv.attack.presets import fgsm, ifgsm, mifgsm, pgd
+from medadv.attack.presets import fgsm, ifgsm, klpgd, mifgsm, pgd
 from medadv.attack.steps import Plain
 from medadv.attack.threat import Linf
 from medadv.attack.victim import held_still
+from medadv.attack.wrappers import Attacker, Restarts, Transfer, WorstOf
 from medadv.errors import GradientError
 from medadv.victims.normalize import ZScore
 from medadv.victims.segmentation import Segmenter
@@ -25,6 +26,11 @@ from medadv.victims.window import SlidingWindow
 
 SHAPE = (6, 5)
 ATTACKS = [fgsm("0.1 sigma"), mifgsm("0.1 sigma", steps=3), pgd("0.1 sigma", steps=3)]
+MADE = [
+    Restarts(ATTACKS[2], 2),
+    WorstOf([ATTACKS[1], klpgd("0.1 sigma", 2)]),
+    Transfer(ATTACKS[0], replace(curved(), preprocess=ZScore())),
+]
 
 
 def scene() -> tuple[Segmenter, Tensor, Tensor]:
@@ -63,8 +69,10 @@ def undisturbed(network: nn.Module, *tensors: Tensor) -> Iterator[None]:
     assert same(before, everything(network, *tensors))
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=["fgsm", "momentum", "pgd"])
-def test_an_attack_disturbs_nothing(attack: Attack) -> None:
+@pytest.mark.parametrize(
+    "attack", [*ATTACKS, *MADE], ids=["fgsm", "momentum", "pgd", "restarts", "worst of", "transfer"]
+)
+def test_an_attack_disturbs_nothing(attack: Attacker) -> None:
     victim, x, truth = scene()
     with undisturbed(victim.network, x, truth):
         found = attack(victim, x, truth)
@@ -94,8 +102,8 @@ class InterruptionError(Exception):
 
 
 @pytest.mark.parametrize("call", [1, 2, 9, 20])
-@pytest.mark.parametrize("attack", ATTACKS[1:], ids=["momentum", "pgd"])
-def test_an_attack_that_breaks_off_disturbs_nothing(attack: Attack, call: int) -> None:
+@pytest.mark.parametrize("attack", [*ATTACKS[1:], *MADE[:2]], ids=["momentum", "pgd", "restarts", "worst of"])
+def test_an_attack_that_breaks_off_disturbs_nothing(attack: Attacker, call: int) -> None:
     victim, x, truth = scene()
     calls = 0
 
