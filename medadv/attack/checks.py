@@ -6,10 +6,10 @@ import warnings
 from typing import NoReturn
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from medadv.attack.losses import Logits
+from medadv.attack.losses import Logits, Loss, as_loss, cross_entropy
 from medadv.attack.rng import Rng
 from medadv.attack.victim import Victim, held_still
 from medadv.errors import ConfigError, GradientError, GradientWarning, VictimError
@@ -120,6 +120,11 @@ def check_finite(raw: Logits) -> None:
         )
 
 
+def _lone(raw: Logits) -> bool:
+    """Whether an answer is ``stack([0, z])``, as that of a region head is: then z alone was answered."""
+    return raw.shape[1] == 2 and bool((raw[:, 0] == 0).all())
+
+
 def check_answer(raw: Logits) -> None:
     """Refuse a raw answer that is not finite, or that looks like probabilities.
 
@@ -130,9 +135,7 @@ def check_answer(raw: Logits) -> None:
     low, high = torch.aminmax(raw)
     if low < 0 or high > 1 or low == high:
         return
-    # A region head reaches the loop as stack([0, z]): then its probabilities would be z alone.
-    lone = raw.shape[1] == 2 and bool((raw[:, 0] == 0).all())
-    if lone or bool(((raw.sum(1) - 1).abs() < 1e-3).all()):
+    if _lone(raw) or bool(((raw.sum(1) - 1).abs() < 1e-3).all()):
         raise VictimError(
             "the victim answers probabilities instead of logits",
             got=f"values between {low:.3g} and {high:.3g}",
@@ -164,6 +167,30 @@ def check_steady(victim: Victim, x: Float[Tensor, "b c *s"], tolerance: float = 
             cause="noise, dropout or batch statistics that stay on in evaluation mode",
             advice="switch the randomness off, or freeze its draws in the victim's prepare()",
         )
+
+
+def silent_share(
+    victim: Victim, x: Float[Tensor, "b c *s"], truth: Int[Tensor, "b *s"], loss: Loss | str = cross_entropy
+) -> Float[Tensor, "b"]:
+    """The share of the targets at whose logits a loss has no gradient at all: one forward, and none backward.
+
+    A gradient that is masked by the scale of the logits is lost there. The share that an attack records is that of the
+    input's gradient, which says less: normalised by its own statistics, every voxel of an image has a little of the
+    gradient of all others, and no gradient is exactly zero although most targets are silent.
+
+    Raises:
+        ConfigError: no such loss.
+    """
+    with held_still(victim.modules()):
+        with torch.no_grad():
+            raw = victim.prepare(x, Rng.seeded(0, len(x)))(x)
+        raw = raw.detach().requires_grad_()
+        targets = victim.targets(truth)
+        (gradient,) = torch.autograd.grad(as_loss(loss)(targets.logits(raw), targets).sum(), raw)
+    counted = targets.where.flatten(1)
+    answered = gradient[:, 1:] if _lone(raw) else gradient
+    silent = (answered == 0).all(1).flatten(1) & counted
+    return silent.sum(1) / counted.sum(1).clamp(min=1)
 
 
 def check_connected(value: Float[Tensor, "b"]) -> None:

@@ -6,17 +6,21 @@ import math
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from attack.stand_ins import LESION, ORGANS, Stateless, normal, organs
 from runtime_types import unchecked
 from torch import Tensor
 
+from medadv.attack.checks import silent_share
 from medadv.attack.losses import LOSSES, Loss, Tempered, cross_entropy, logit_margin, soft_dice
 from medadv.attack.presets import fgsm, ifgsm
 from medadv.errors import ConfigError, GradientWarning
 from medadv.labels import BRATS_2018
 from medadv.victims.head import Head, Sigmoid, Softmax, Voxels
+from medadv.victims.normalize import ZScore
+from medadv.victims.segmentation import Segmenter
 
 REGIONS = Sigmoid(BRATS_2018, ("WT", "TC", "ET"))
 
@@ -136,3 +140,36 @@ def test_the_tempered_attack_moves_a_saturated_victim_as_the_plain_one_would_wit
         warnings.simplefilter("ignore", GradientWarning)
         blind = ifgsm("2.5 stored", 8)(victim, x, truth)
     assert (victim.predict(blind.x) != truth).sum() < (victim.predict(tempered.x) != truth).sum()
+
+
+def test_a_silent_target_is_one_whose_share_is_one_to_the_last_digit() -> None:
+    """A region's cross entropy has the gradient p - y at its logit: 0 where p, in float32, is y."""
+    z = torch.linspace(-200, 200, 401)
+    victim = Stateless(lambda x: Sigmoid(LESION, ("L",)).logits(x), Sigmoid(LESION, ("L",)))
+    x, truth = z.view(1, 1, -1), (torch.arange(401) % 2).view(1, -1)
+    odds = np.exp(-np.abs(z.numpy()), dtype=np.float32)
+    share = np.where(z.numpy() > 0, 1 / (1 + odds), odds / (1 + odds))
+    silent = share == truth[0].numpy()
+    assert 0.2 < silent.mean() < 0.5
+    assert silent_share(victim, x, truth).item() == pytest.approx(silent.mean(), abs=2 / 401)
+    assert silent_share(victim, x, truth, Tempered("cross entropy", 100)).item() == 0
+    assert silent_share(victim, x, truth, "logit margin").item() == 0
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_z_score_hides_silence_from_the_gradient_of_the_input(head: str) -> None:
+    """Normalised by its own statistics, every voxel has a little of all others' gradient: none is exactly zero."""
+    kind, channels = HEADS[head]
+    network = torch.nn.Conv2d(channels, channels, 1, bias=False)
+    with torch.no_grad():
+        network.weight.copy_(SCALE * torch.eye(channels).view(channels, channels, 1, 1))
+    victim = Segmenter(network, kind, tuple(f"m{i}" for i in range(channels)), preprocess=ZScore())
+    _, x, _ = saturated(kind, channels)
+    truth = victim.predict(x)
+    recorded = fgsm("0.1 stored")(victim, x, truth).zero_gradient_share
+    assert (recorded < 0.1).all()
+    assert (silent_share(victim, x, truth) > 0.2).all()
+    assert silent_share(victim, x, truth, Tempered("cross entropy", SCALE)).tolist() == [0, 0]
+    for i in range(2):
+        part = silent_share(victim, x[i : i + 1], truth[i : i + 1])
+        assert part.item() == pytest.approx(silent_share(victim, x, truth)[i].item())
