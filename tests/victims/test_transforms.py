@@ -213,6 +213,16 @@ def test_the_gradient_is_that_of_finite_differences(step: InputTransform, shape:
         torch.testing.assert_close(found[tuple(place)], measured, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("step", EVERY, ids=lambda step: step.name)
+def test_a_zero_has_its_own_gradient_and_no_others(step: InputTransform) -> None:
+    """As before a z-score: it stays what it is, and counts in nothing."""
+    leaf = scan(5, 6, 4).requires_grad_()
+    y = step(leaf)
+    weight = torch.randn_like(y)
+    (g,) = torch.autograd.grad((y * weight).sum(), leaf)
+    assert torch.equal(g[leaf == 0], weight[leaf == 0])
+
+
 def test_of_equal_voxels_the_first_has_the_medians_gradient() -> None:
     x = torch.full((1, 1, 1, 3), 5.0, requires_grad=True)
     (g,) = torch.autograd.grad((MedianSmoothing(3)(x) * torch.tensor([1.0, 10.0, 100.0])).sum(), x)
