@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from medadv.study.run import run as run
     from medadv.victims.checkpoint import save_victim as save_victim
     from medadv.victims.declared import Declared as Declared
+    from medadv.victims.defended import defended as defended
     from medadv.victims.formats.opening import load_victim as load_victim
     from medadv.victims.formats.opening import mirrored as mirrored
     from medadv.victims.formats.opening import open_victim as open_victim
@@ -65,6 +66,11 @@ if TYPE_CHECKING:
     from medadv.victims.head import Softmax as Softmax
     from medadv.victims.normalize import ZScore as ZScore
     from medadv.victims.segmentation import Segmenter as Segmenter
+    from medadv.victims.transforms import BitDepth as BitDepth
+    from medadv.victims.transforms import GaussianSmoothing as GaussianSmoothing
+    from medadv.victims.transforms import MedianSmoothing as MedianSmoothing
+    from medadv.victims.transforms import Resampled as Resampled
+    from medadv.victims.transforms import StraightThrough as StraightThrough
     from medadv.victims.window import SlidingWindow as SlidingWindow
     from medadv.victims.window import WholeVolume as WholeVolume
 
@@ -92,10 +98,12 @@ _WHERE = {
     "study.run": ("run",),
     "victims.checkpoint": ("save_victim",),
     "victims.declared": ("Declared",),
+    "victims.defended": ("defended",),
     "victims.formats.opening": ("load_victim", "mirrored", "open_victim"),
     "victims.head": ("Sigmoid", "Softmax"),
     "victims.normalize": ("ZScore",),
     "victims.segmentation": ("Segmenter",),
+    "victims.transforms": ("BitDepth", "GaussianSmoothing", "MedianSmoothing", "Resampled", "StraightThrough"),
     "victims.window": ("SlidingWindow", "WholeVolume"),
 }
 _MODULE = {name: f"medadv.{module}" for module, names in _WHERE.items() for name in names}

@@ -1,7 +1,7 @@
 """Input transforms: smoothing, fewer grey levels, fewer voxels, in front of all that a victim does to stored voxels.
 
-They were proposed as defences (feature squeezing: Xu et al. 2018, arXiv:1704.01155). What they hide from an attack is at
-most their gradient, and ``StraightThrough`` gives it another one (Athalye et al. 2018, arXiv:1802.00420).
+They were proposed as defences (feature squeezing: Xu et al. 2018, arXiv:1704.01155). What they hide from an attack is
+at most their gradient, and ``StraightThrough`` gives it another one (Athalye et al. 2018, arXiv:1802.00420).
 
 All of them leave zeros zero and non-zeros non-zero, since the head is found by its zeros, and work inside each
 modality's own non-zero voxels: what lies beyond does not count, and does not darken the border of the head. Lengths are
@@ -10,8 +10,10 @@ in voxels of the stored grid, whatever their size in mm; the grid stays. Two and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from math import inf
 from typing import Annotated, Any, Literal
 
@@ -74,8 +76,8 @@ class GaussianSmoothing(Intensity):
 class MedianSmoothing(Intensity):
     """Each voxel becomes the median of the non-zero voxels in a cube around it; of an even number, the lower one.
 
-    Where no voxel of the cube is zero, it is SciPy's ``median_filter``. The gradient is exact: it goes to the voxel that
-    was selected, of equal ones to the first.
+    Where no voxel of the cube is zero, it is SciPy's ``median_filter``. The gradient is exact: it goes to the voxel
+    that was selected, of equal ones to the first.
 
     Attributes:
         size: of the cube along each axis, voxels; odd.
@@ -147,7 +149,8 @@ class Resampled(Intensity):
 
     Down as ``torch.nn.functional.interpolate(antialias=True)``: a triangle as wide as two new voxels, so that every old
     voxel counts; up by linear interpolation. An axis of n voxels has n / factor in between, rounded. With A both
-    together and m the mask of non-zero voxels: y = A(x) / A(m) inside m. The gradient is exact, with the mask held fixed.
+    together and m the mask of non-zero voxels: y = A(x) / A(m) inside m. The gradient is exact, with the mask held
+    fixed.
 
     Attributes:
         factor: how many times longer voxels become; 1 changes nothing.
@@ -289,13 +292,19 @@ class _Median(Function):
     @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
     def backward(ctx: Any, g: Image) -> tuple[Image, None]:
         (selected,) = ctx.saved_tensors
-        axes, size = g.ndim - 2, ctx.size
-        around = g.new_zeros(*g.shape[:2], *(n + size - 1 for n in g.shape[2:]))
-        for number in range(size**axes):  # one neighbour after the other: sums in one order, on any device
-            offsets = [number // size ** (axes - 1 - axis) % size for axis in range(axes)]
-            place = tuple(slice(at, at + n) for at, n in zip(offsets, g.shape[2:], strict=True))
-            around[(..., *place)] += torch.where(selected == number, g, 0)
-        return around[(..., *(slice(size // 2, size // 2 + n) for n in g.shape[2:]))], None
+        shape, size = g.shape[2:], ctx.size
+        around = g.new_zeros(*g.shape[:2], *(n + size - 1 for n in shape))
+        # One neighbour after the other, in the order of ``unfold``: sums in one order, on any device.
+        for number, offsets in enumerate(product(range(size), repeat=len(shape))):
+            _moved(around, offsets, shape).add_(torch.where(selected == number, g, 0))
+        return _moved(around, (size // 2,) * len(shape), shape), None
+
+
+def _moved(around: Tensor, offsets: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """The part of a padded image, of this shape, that begins there."""
+    for axis, (first, length) in enumerate(zip(offsets, shape, strict=True)):
+        around = around.narrow(axis + 2, first, length)
+    return around
 
 
 class _Instead(Function):
