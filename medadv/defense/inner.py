@@ -93,7 +93,7 @@ class InnerAttack:
         object.__setattr__(self, "steps", counted(self.steps))
         as_loss(self.loss)
         if self.start not in ("clean", "random"):
-            raise ConfigError("an attack begins somewhere else", got=self.start, expected='"clean" or "random"')
+            raise ConfigError("an attack has another start", got=self.start, expected='"clean" or "random"')
         if self.size is not None and not self.size > 0:
             raise ConfigError("a step is a positive share of the radius", got=self.size, expected="for example 1.25")
         if not 0 <= self.lowest <= 1:
