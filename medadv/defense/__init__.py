@@ -1,4 +1,6 @@
 """Training: one loop, and what is learnt is a lesson.
 
-``training`` has the loop, ``lessons`` what a network learns, ``crops`` what it learns from.
+``lessons`` says what a network learns, ``inner`` how it is attacked meanwhile, ``crops`` what it learns from;
+``soft_labels`` keeps what a teacher says. ``training`` has the loop, ``ranks`` the processes that it runs on,
+``checkpoints`` what it goes on from.
 """

@@ -10,15 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from medadv.attack.budget import Budget, Scales, Unit
 from medadv.attack.loop import Attack, clean, counted, random
 from medadv.attack.losses import Logits, Loss, as_loss, dice_cross_entropy
-from medadv.attack.objective import Away, Judgement, Objective
-from medadv.attack.rng import Rng
+from medadv.attack.objective import Away, Objective
 from medadv.attack.steps import Plain
 from medadv.attack.targets import Targets
 from medadv.attack.threat import Box, Image, Linf
@@ -93,7 +92,7 @@ class InnerAttack:
         object.__setattr__(self, "steps", counted(self.steps))
         as_loss(self.loss)
         if self.start not in ("clean", "random"):
-            raise ConfigError("an attack begins somewhere else", got=self.start, expected='"clean" or "random"')
+            raise ConfigError("an attack has another start", got=self.start, expected='"clean" or "random"')
         if self.size is not None and not self.size > 0:
             raise ConfigError("a step is a positive share of the radius", got=self.size, expected="for example 1.25")
         if not 0 <= self.lowest <= 1:
@@ -176,33 +175,3 @@ def divergence(clean: Logits, logits: Logits, targets: Targets) -> Float[Tensor,
     before, after = clean.log_softmax(1), logits.log_softmax(1)
     each = (before.exp() * (before - after)).sum(1)
     return torch.where(targets.where, each, 0).flatten(1).sum(1)
-
-
-@dataclass(frozen=True)
-class Apart:
-    """Away from the network's own clean answer: ascend KL(clean ‖ attacked) (TRADES, Zhang et al. 2019,
-    arXiv:1901.08573).
-
-    At the clean input the gradient is exactly zero: such an attack starts somewhere else.
-    """
-
-    def prepare(self, raw0: Logits, targets: Targets, rng: Rng) -> _Departure:  # noqa: ARG002
-        """Hold on to the clean answer."""
-        return _Departure(raw0, targets)
-
-
-@dataclass(frozen=True, eq=False)
-class _Departure:
-    """The goal of leaving one clean answer; its merit is how far it has been left."""
-
-    clean: Logits
-    targets: Targets
-
-    def __call__(self, raw: Logits, progress: float) -> Judgement:  # noqa: ARG002
-        """Judge an answer."""
-        value = divergence(self.clean, raw, self.targets)
-        return Judgement(value, value.detach(), torch.zeros_like(value, dtype=torch.bool))
-
-    def take(self, index: Int[Tensor, "kept"]) -> _Departure:
-        """The goal for a part of the batch."""
-        return _Departure(self.clean[index], self.targets.take(index))

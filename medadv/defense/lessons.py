@@ -19,9 +19,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medadv.attack.losses import Loss, dice_cross_entropy
+from medadv.attack.objective import Apart
 from medadv.attack.victim import held_still
 from medadv.defense.crops import Batch, check_share
-from medadv.defense.inner import Apart, InnerAttack, divergence
+from medadv.defense.inner import InnerAttack, divergence
 from medadv.errors import ConfigError
 from medadv.victims.head import Head, Voxels
 from medadv.victims.segmentation import Segmenter

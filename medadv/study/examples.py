@@ -26,7 +26,7 @@ from medadv.victims.preprocess import Way
 from medadv.victims.segmentation import Segmenter
 
 MEMORY = 4 * 2**30
-"""How many bytes of training cases are kept in memory."""
+"""How many bytes of training cases are kept in memory, unless said otherwise."""
 
 Voxels = Callable[[Case], Float[Tensor, "c *s"]]
 
@@ -51,7 +51,7 @@ class Inner:
 
 
 class Examples(Sequence[Example]):
-    """The training cases, preprocessed whole. As many as fit into ``MEMORY`` stay there, the others in the cache.
+    """The training cases, preprocessed whole. As many as fit into memory stay there, the others in the cache.
 
     Args:
         victim: whose preprocessing it is.
@@ -60,6 +60,7 @@ class Examples(Sequence[Example]):
         soft: for students of a teacher that was asked once a case: each example gets its soft labels.
         voxels: other voxels for a case than its file's, ``(c, *s)`` in stored units on its grid: those of an attack.
             They are normalised by their own statistics, as a file with them would be.
+        memory: bytes that may be kept; a share of ``MEMORY`` for each of several sets; None for ``MEMORY``.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Examples(Sequence[Example]):
         inner: Inner | None = None,
         soft: SoftLabels | None = None,
         voxels: Voxels | None = None,
+        memory: int | None = None,
     ) -> None:
         self._cases = cases = entry.fold.train
         pipeline = victim.preprocessing()
@@ -92,7 +94,7 @@ class Examples(Sequence[Example]):
 
         first = prepared(0)
         held = (first.z, first.truth, first.support, first.soft)
-        room = max(1, MEMORY // sum(tensor.nbytes for tensor in held if tensor is not None))
+        room = max(1, (memory or MEMORY) // sum(tensor.nbytes for tensor in held if tensor is not None))
         everything_fits = room >= len(cases)
         self._prepared = lru_cache(maxsize=room)(prepared)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from medadv.attack.victim import Passes
 from medadv.errors import ConfigError
 from medadv.labels import BRATS_2018
-from medadv.victims.combine import Mean, Mirrored, passes
+from medadv.victims.combine import Mean, Mirrored, Scaled, passes
 from medadv.victims.head import Softmax
 from medadv.victims.segmentation import Segmenter
 from medadv.victims.window import SlidingWindow
@@ -99,3 +99,18 @@ def test_axes_that_are_none_are_refused(axes: tuple[int, ...]) -> None:
 def test_a_mean_of_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match="no networks"):
         Mean([])
+
+
+def test_a_scaled_network_says_so_many_times_what_its_layers_say() -> None:
+    net, x = network(0), torch.randn(1, 2, 4, 5, 3, dtype=torch.float64)
+    scaled = Scaled(net, 10.0)
+    assert torch.equal(scaled(x), net(x) * 10)
+    assert set(scaled.state_dict()) == {f"network.{name}" for name in net.state_dict()}
+    assert "factor=10" in repr(scaled)
+    assert passes(Scaled(Mean([net, net]), 2.0)) == 2
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_that_is_none_is_refused(factor: float) -> None:
+    with pytest.raises(ConfigError, match="positive number"):
+        Scaled(network(0), factor)
