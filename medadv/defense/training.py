@@ -59,12 +59,13 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Point:
-    """One step of the training curve; ``dice`` is the validation's mean, None where it was not asked."""
+    """One step of the training curve; ``dice`` and ``attacked`` are the validation's, None where it was not asked."""
 
     step: int
     loss: float
     rate: float
     dice: float | None = None
+    attacked: float | None = None
 
 
 Watch = Callable[[Point, int], None]

@@ -9,6 +9,7 @@ from pathlib import Path
 from medadv.data.cache import Cache
 from medadv.errors import ConfigError
 from medadv.study.cohort import Parts
+from medadv.study.progress import Learner
 from medadv.study.spec import VictimSpec
 from medadv.study.split import Fold
 from medadv.victims.declared import Declared
@@ -36,6 +37,11 @@ class Entry:
     fold: Fold
     folder: Path
     cache: Cache
+
+    @property
+    def learner(self) -> Learner:
+        """What it is called while it is trained."""
+        return Learner(self.name, self.fold.number)
 
     @property
     def declared(self) -> Declared:

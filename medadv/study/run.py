@@ -27,7 +27,7 @@ from medadv.study.report import build
 from medadv.study.spec import Study
 from medadv.study.stats import PrimaryFamily, compare
 from medadv.study.tables import comparisons_table, scores_table
-from medadv.study.tracking import track
+from medadv.study.tracking import live, track
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def run(
         victims: victims from Python, or networks to be deployed as the study says, by the name that it gives them.
         runs: the folder of all runs.
         part: only these cases, no training and no tables; ``finish`` makes them when all parts are done.
-        tracked: whether MLflow is given a copy of the results.
+        tracked: whether MLflow is given the curves of trainings while they go on, and a copy of the results.
         watch: told of the progress.
         machine: the device, the memory, and whether models may run code of their own.
 
@@ -93,7 +93,7 @@ def run(
     watch = watch or Silent()
     with machine.used() as device:
         terms = Terms(victims or {}, device, part is None, machine.trust)
-        stage = _Stage.prepared(_specified(study, overrides), terms, Path(runs), watch, part)
+        stage = _Stage.prepared(_specified(study, overrides), terms, Path(runs), watch, part, tracked)
         scored = stage.attack(watch)
     if part is not None:
         return Outcome(stage.folder.path, scored, len(stage.cases) - scored)
@@ -120,13 +120,15 @@ def train(
     *,
     overrides: Sequence[str] = (),
     runs: str | Path = "runs",
+    tracked: bool = True,
     watch: Watch | None = None,
     machine: Machine = Machine(),  # noqa: B008  (a frozen value)
 ) -> Path:
-    """Train the victims of a study and attack nothing; returns the run's folder."""
+    """Train the victims of a study and attack nothing; returns the run's folder. MLflow shows the curves meanwhile."""
     with machine.used() as device:
         terms = Terms({}, device, True, machine.trust)
-        return _Stage.prepared(_specified(study, overrides), terms, Path(runs), watch or Silent()).folder.path
+        stage = _Stage.prepared(_specified(study, overrides), terms, Path(runs), watch or Silent(), tracked=tracked)
+        return stage.folder.path
 
 
 def _specified(study: Study | str | Path, overrides: Sequence[str]) -> Study:
@@ -177,7 +179,7 @@ class _Stage:
 
     @classmethod
     def prepared(
-        cls, study: Study, terms: Terms, runs: Path, watch: Watch, part: Part | None = None
+        cls, study: Study, terms: Terms, runs: Path, watch: Watch, part: Part | None = None, tracked: bool = True
     ) -> _Stage:
         names = Names.pseudonyms() if study.ids == "pseudonyms" else Names(None)
         folder = RunFolder.open(study, runs, names)
@@ -198,7 +200,8 @@ class _Stage:
             conditions=primary_conditions(study),
         )
         folder.declare(declared)
-        contestants = line_up(study, parts, folder, terms, watch)
+        with live(watch, folder.path, tracked) as listening:
+            contestants = line_up(study, parts, folder, terms, listening)
         regions = answerable(study, parts.scheme, contestants)
         stage = cls(study, folder, parts, cases, contestants, conditions(study), regions)
         benches = [stage.bench(contestant, case) for contestant in contestants for case in parts.test]

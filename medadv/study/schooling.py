@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 
@@ -12,7 +13,7 @@ from medadv.attack.victim import held_still
 from medadv.data.case import Volume
 from medadv.defense.crops import Crops
 from medadv.defense.lessons import Plain
-from medadv.defense.training import CHECKPOINT, Point, fit
+from medadv.defense.training import CHECKPOINT, fit
 from medadv.errors import ConfigError, VictimError
 from medadv.study.entry import Entry
 from medadv.study.examples import Examples
@@ -49,7 +50,7 @@ def train_entry(entry: Entry, seed: int, device: torch.device, watch: Watch) -> 
         )
     seen = [entry.parts.digests[case.case].voxels for case in (*fold.train, *fold.validate)]
     entry.check_unseen(set(seen))  # one scan may be there under two ids
-    watch.say(f"training {_called(entry)} on {len(fold.train)} cases, validated on {len(fold.validate)}")
+    watch.say(f"training {entry.learner.title} on {len(fold.train)} cases, validated on {len(fold.validate)}")
     with _memory_suffices(entry):
         bare = _learnt(entry, seed, device, watch)
     patients = [case.patient for case in (*fold.train, *fold.validate) if case.patient]
@@ -69,14 +70,11 @@ def _learnt(entry: Entry, seed: int, device: torch.device, watch: Watch) -> Segm
     def validate() -> float:
         return 1 - sum(_dice_lost(victim, read_labelled(case), device) for case in fold.validate) / len(fold.validate)
 
-    def told(point: Point, _steps: int) -> None:
-        watch.step(f"loss {point.loss:.3f}" + (f", validation Dice {point.dice:.3f}" if point.dice is not None else ""))
-
     lesson = Plain(network, head)
     with sizes_fit(name), held_still([network]), torch.no_grad():
         lesson(crops(0).to(device))
         _dice_lost(victim, read_labelled(fold.validate[0]), device)
-    watch.task(f"train {_called(entry)}", spec.training.steps)
+    watch.task(f"train {entry.learner.title}", spec.training.steps)
     fit(
         lesson,
         network,
@@ -84,13 +82,9 @@ def _learnt(entry: Entry, seed: int, device: torch.device, watch: Watch) -> Segm
         spec.training.schedule(seed),
         folder=entry.folder,
         validate=validate,
-        watch=told,
+        watch=partial(watch.learnt, entry.learner),
     )
     return bare
-
-
-def _called(entry: Entry) -> str:
-    return entry.name if entry.fold.number is None else f"{entry.name}, fold {entry.fold.number}"
 
 
 @contextmanager
