@@ -55,7 +55,7 @@ def training_curves(curves: Mapping[str, Sequence[Curve]]) -> Figure:
             above.sharex(below)
             _loss(above, found)
             _validation(below, found)
-            below.set_xlim(0, 1.02 * max(1, *(step.step for curve in found for step in curve)))
+            below.set_xlim(0, 1.02 * max([1, *(step.step for curve in found for step in curve)]))
             above.tick_params(labelbottom=False)
             above.set(title=victim, ylabel="" if column else "training loss")
             below.set(xlabel="optimiser step", ylabel="" if column else "validation Dice")

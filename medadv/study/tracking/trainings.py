@@ -1,7 +1,7 @@
 """One MLflow run for each trained victim of a study, or for each of its folds: the same whoever fills it.
 
-While it is trained, ``live`` writes into it step by step. Afterwards it is held against ``training.csv``, which is the
-truth: what disagrees, was logged twice or is missing is made anew.
+While it is trained, ``listener`` writes into it step by step. Afterwards it is held against ``training.csv``, which is
+the truth: what disagrees, was logged twice or is missing is made anew.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def live(watch: Watch, folder: Path, tracked: bool = True, uri: str | None = Non
     if not tracked:
         yield watch
         return
-    listener = Live(watch, folder.resolve(), uri)
+    listener = Listener(watch, folder.resolve(), uri)
     try:
         yield listener
     finally:
@@ -63,7 +63,7 @@ class _Heard:
     left_minutes: float
 
 
-class Live:
+class Listener:
     """A ``Watch`` that shows trainings in MLflow."""
 
     def __init__(self, watch: Watch, folder: Path, uri: str | None = None) -> None:
