@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from medadv.defense.training import Point
 
@@ -108,7 +109,7 @@ class Learning:
             self._validated = point
         words = f"loss {point.loss:.3f}"
         if (last := self._validated) is not None and last.dice is not None:
-            attacked = "" if last.attacked is None else f", under attack {last.attacked:.3f}"
+            attacked = "" if last.attacked is None else f", attacked {last.attacked:.3f}"
             words += f", Dice {last.dice:.3f}{attacked} (step {last.step + 1})"
         return words
 
@@ -188,14 +189,16 @@ def watching(console: Console) -> Iterator[Watch]:
     if not console.is_terminal:
         yield Lines(console)
         return
+    # Where the terminal is narrow, the bar gives way first, then the end of the note; never a number in between.
+    note = Column(no_wrap=True, overflow="ellipsis", max_width=max(console.width - 60, 12))
     columns = (
-        TextColumn("{task.description:<28}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
         TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", style="dim", markup=False),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[note]}", style="dim", markup=False, table_column=note),
     )
     with Progress(*columns, console=console) as progress:
         yield Bars(progress)
