@@ -39,7 +39,9 @@ Means = tuple[str, str | None, bool]
 
 ANY: Means = ("auto", None, False)
 
-Tracked = Annotated[bool, typer.Option("--track/--no-track", help="Give MLflow (mlflow.db) a copy of the results.")]
+Tracked = Annotated[
+    bool, typer.Option("--track/--no-track", help="Give MLflow (mlflow.db) trainings as they go on, and all results.")
+]
 
 
 def on_machine(verb: Callable[..., None]) -> Callable[..., None]:
@@ -88,6 +90,7 @@ def train(
     study: StudyFile,
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
+    tracked: Tracked = True,
     machine: Means = ANY,
 ) -> None:
     """Train the victims of a study, and attack nothing."""
@@ -100,7 +103,8 @@ def train(
         from medadv.study.run import train
 
         with watching(Console(quiet=launched().rank > 0)) as watch:
-            folder = train(study, overrides=overrides or (), runs=runs, watch=watch, machine=Machine(*machine))
+            settled = Machine(*machine)
+            folder = train(study, overrides=overrides or (), runs=runs, tracked=tracked, watch=watch, machine=settled)
             watch.say(f"victims: {folder / 'victims'}")
 
 

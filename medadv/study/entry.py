@@ -11,6 +11,7 @@ from medadv.errors import ConfigError
 from medadv.study.cohort import Parts
 from medadv.study.defences import Teacher, temperature
 from medadv.study.entrants import Entrant, VictimSpec
+from medadv.study.progress import Learner
 from medadv.study.records import digest
 from medadv.study.spec import Study
 from medadv.study.split import Fold
@@ -60,11 +61,6 @@ class Entry:
         return self.entrant.spec
 
     @property
-    def called(self) -> str:
-        """For people: its name, and its fold where there are several."""
-        return self.name if self.fold.number is None else f"{self.name}, fold {self.fold.number}"
-
-    @property
     def seed(self) -> int:
         """Of its weights and of its crops: the study's, so that a defence begins like the undefended victim.
 
@@ -82,6 +78,12 @@ class Entry:
     def made(self) -> bool:
         """Whether there is nothing to be trained: it has weights, was trained before, or stands behind a transform."""
         return bool(self.weights) or isinstance(self.spec.defence, InputTransform) or (self.folder / CARD).exists()
+
+    @property
+    def learner(self) -> Learner:
+        """What it is called while it is trained."""
+        defence = self.spec.defence
+        return Learner(self.name, self.fold.number, "none" if defence is None else defence.name)
 
     @property
     def declared(self) -> Declared:

@@ -38,12 +38,18 @@ class Quarantined(_Row):
 
 
 class TrainingStep(_Row):
-    """One row of ``training.csv``; ``dice`` is the mean of the validation cases, None where nothing was validated."""
+    """One row of ``training.csv``.
+
+    Attributes:
+        dice: the mean of the validation cases, None where nothing was validated.
+        attacked: the same under attack, None where the checkpoint is not chosen by it.
+    """
 
     step: int
     loss: float
     dice: float | None = None
     rate: float | None = None
+    attacked: float | None = None
 
 
 @dataclass(frozen=True)
@@ -224,11 +230,20 @@ def read_results(folder: Path) -> Results:
         environment=_mapping(folder / "environment.json"),
         declarations=tuple(_lines(folder / "declarations.jsonl")),
         quarantine=_rows(folder / "quarantine.json", Quarantined, json.loads),
-        training={name: _rows(curves[name], TrainingStep, _trained) for name in sorted(curves, key=_in_order)},
+        training={name: read_curve(curves[name]) for name in sorted(curves, key=_in_order)},
         comparisons=_rows(folder / "comparisons.csv", Comparison, _compared),
         arms=_arms(records),
         seconds=_seconds(folder, records),
     )
+
+
+def read_curve(path: Path) -> tuple[TrainingStep, ...]:
+    """Read a ``training.csv``.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    return _rows(path, TrainingStep, _trained)
 
 
 def _in_order(name: str) -> tuple[str, int]:

@@ -28,7 +28,7 @@ from medadv.study.report import build
 from medadv.study.spec import Study
 from medadv.study.stats import PrimaryFamily, compare
 from medadv.study.tables import comparisons_table, scores_table
-from medadv.study.tracking import track
+from medadv.study.tracking import live, track
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def run(
         victims: victims from Python, or networks to be deployed as the study says, by the name that it gives them.
         runs: the folder of all runs.
         part: only these cases, no training and no tables; ``finish`` makes them when all parts are done.
-        tracked: whether MLflow is given a copy of the results.
+        tracked: whether MLflow is given the curves of trainings while they go on, and a copy of the results.
         watch: told of the progress.
         machine: the device, the memory, and whether models may run code of their own.
 
@@ -96,7 +96,7 @@ def run(
         _refuse_ranks(launched().size)
     with machine.used() as device:
         terms = Terms(victims or {}, device, part is None, machine.trust)
-        stage = _Stage.prepared(_specified(study, overrides), terms, Path(runs), watch, part)
+        stage = _Stage.prepared(_specified(study, overrides), terms, Path(runs), watch, part, tracked)
         scored = stage.attack(watch)
     if part is not None:
         return Outcome(stage.folder.path, scored, len(stage.cases) - scored)
@@ -123,12 +123,14 @@ def train(
     *,
     overrides: Sequence[str] = (),
     runs: str | Path = "runs",
+    tracked: bool = True,
     watch: Watch | None = None,
     machine: Machine = Machine(),  # noqa: B008  (a frozen value)
 ) -> Path:
     """Train the victims of a study and attack nothing; returns the run's folder.
 
-    Under torchrun or srun all ranks train together; the main rank prepares the folder, writes and tells.
+    MLflow shows the curves meanwhile. Under torchrun or srun all ranks train together; the main rank prepares the
+    folder, writes and tells.
 
     Raises:
         ConfigError: a specification that cannot be meant, data that do not fit, or more ranks than training cases.
@@ -138,7 +140,7 @@ def train(
     with machine.used() as device, joined(device) as group:
         terms = Terms({}, device, True, machine.trust, group)
         told = (watch if group.main else None) or Silent()
-        return _Stage.prepared(_specified(study, overrides), terms, Path(runs), told).folder.path
+        return _Stage.prepared(_specified(study, overrides), terms, Path(runs), told, tracked=tracked).folder.path
 
 
 def _refuse_ranks(ranks: int) -> None:
@@ -214,7 +216,7 @@ class _Stage:
 
     @classmethod
     def prepared(
-        cls, study: Study, terms: Terms, runs: Path, watch: Watch, part: Part | None = None
+        cls, study: Study, terms: Terms, runs: Path, watch: Watch, part: Part | None = None, tracked: bool = True
     ) -> _Stage:
         with terms.group.main_first():
             folder, parts = _gathered(study, runs, watch, part is None and terms.group.main)
@@ -227,7 +229,8 @@ class _Stage:
         study.check(parts.modalities, parts.scheme)
         if terms.group.main:
             folder.declare(_primary_family(study))
-        contestants = line_up(study, parts, folder, terms, watch)
+        with live(watch, folder.path, tracked and terms.group.main) as listening:
+            contestants = line_up(study, parts, folder, terms, listening)
         regions = answerable(study, parts.scheme, contestants)
         stage = cls(study, folder, parts, cases, contestants, conditions(study), regions)
         benches = [stage.bench(contestant, case) for contestant in contestants for case in parts.test]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 
@@ -12,7 +13,7 @@ from medadv.attack.victim import held_still
 from medadv.defense.checkpoints import Checkpoints
 from medadv.defense.crops import Crops
 from medadv.defense.ranks import ALONE, Group
-from medadv.defense.training import Point, Validation, fit
+from medadv.defense.training import Validation, fit
 from medadv.errors import ConfigError, VictimError
 from medadv.study.defending import Company, Examination, lesson, training_set
 from medadv.study.entry import Entry
@@ -51,7 +52,7 @@ def train_entry(entry: Entry, company: Company, device: torch.device, watch: Wat
     seen = [entry.parts.digests[case.case].voxels for case in (*fold.train, *fold.validate)]
     entry.check_unseen(set(seen))  # one scan may be there under two ids
     group.check_enough(len(fold.train))
-    watch.say(f"training {entry.called} on {len(fold.train)} cases, validated on {len(fold.validate)}")
+    watch.say(f"training {entry.learner.title} on {len(fold.train)} cases, validated on {len(fold.validate)}")
     with _memory_suffices(entry):
         bare = _learnt(entry, company, device, watch, group)
     patients = [case.patient for case in (*fold.train, *fold.validate) if case.patient]
@@ -83,7 +84,7 @@ def _learnt(entry: Entry, company: Company, device: torch.device, watch: Watch, 
     with sizes_fit(entry.name), held_still([bare.network]), torch.no_grad():
         learning(crops(0).to(device))
         examination(victim, read_labelled(entry.fold.validate[0]))
-    watch.task(f"train {entry.called}", spec.training.steps)
+    watch.task(f"train {entry.learner.title}", spec.training.steps)
     fit(
         learning,
         bare.network,
@@ -91,7 +92,7 @@ def _learnt(entry: Entry, company: Company, device: torch.device, watch: Watch, 
         training.schedule(entry.seed),
         folder=Checkpoints(entry.folder, _identity(entry, company), watch.say),
         validate=validate,
-        watch=lambda point, _steps: watch.step(_told(point)),
+        watch=partial(watch.learnt, entry.learner),
         group=group,
     )
     return bare
@@ -110,11 +111,6 @@ def _identity(entry: Entry, company: Company) -> dict[str, object]:
         "threat": study.model_dump(mode="json", include={"legal", "support", "modalities"}),
         **{name: weights_digest(victim.network) for name, victim in others.items() if victim is not None},
     }
-
-
-def _told(point: Point) -> str:
-    dice = "" if point.dice is None else f", validation Dice {point.dice:.3f}"
-    return f"loss {point.loss:.3f}{dice}" + ("" if point.attacked is None else f", under attack {point.attacked:.3f}")
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def test_the_report_tells_of_folds_and_strata(undisturbed: Path) -> None:
     assert "fold 0 (n = 2) fold 1 (n = 2)" in text
     assert "By stratum: WT" in text
     assert "No training is on record" not in text
-    assert page.count('alt="Training of unet, fold') == FOLDS
+    assert page.count('alt="Training of unet: ') == 1
     assert (undisturbed / "report" / "tables" / "strata-unet-WT.csv").read_text().count("LGG") == 1
 
 

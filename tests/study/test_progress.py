@@ -7,9 +7,11 @@ import io
 import pytest
 from rich.console import Console
 
+from medadv.defense.training import Point
 from medadv.study import progress
-from medadv.study.progress import Bars, Lines, Silent, Watch, watching
+from medadv.study.progress import Bars, Learner, Lines, Silent, Watch, watching
 
+UNET = Learner("unet", 2)
 BRACKETS = "quarantined a: [not_finite] flair holds NaN [/red] in /runs/[x]"
 
 
@@ -57,5 +59,39 @@ def test_nobody_is_told_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     silent.say("a")
     silent.task("b", 1)
     silent.step()
+    silent.learnt(UNET, Point(0, 1.0, 0.1), 1)
     assert capsys.readouterr() == ("", "")
     assert progress.EVERY_SECONDS == 10
+
+
+def test_a_training_is_told_with_its_last_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on at step 40 of 100: what was learnt before took no time here."""
+    console, out = listening(False)
+    clock = iter([0.0, 0.0, *[float(second) for second in range(10, 1000, 10)]])
+    monkeypatch.setattr("medadv.study.progress.time.monotonic", lambda: next(clock))
+    watch = Lines(console)
+    watch.task(f"train {UNET.title}", 100)
+    watch.learnt(UNET, Point(40, 0.5, 0.1), 100)
+    watch.learnt(UNET, Point(41, 0.4, 0.1, 0.8, 0.25), 100)
+    watch.learnt(UNET, Point(42, 0.3, 0.1), 100)
+    watch.task("train unet, fold 3", 100)
+    watch.learnt(Learner("unet", 3), Point(0, 0.2, 0.1, 0.7), 100)
+    assert out.getvalue().splitlines() == [
+        "train unet, fold 2: 100 to do",
+        "train unet, fold 2: 41/100, 10 s, 590 s left loss 0.500",
+        "train unet, fold 2: 42/100, 20 s, 580 s left loss 0.400, Dice 0.800, attacked 0.250 (step 42)",
+        "train unet, fold 2: 43/100, 30 s, 570 s left loss 0.300, Dice 0.800, attacked 0.250 (step 42)",
+        "train unet, fold 3: 100 to do",
+        "train unet, fold 3: 1/100, 10 s, 990 s left loss 0.200, Dice 0.700 (step 1)",
+    ]
+
+
+def test_a_bar_goes_on_where_a_training_was() -> None:
+    """On 100 columns every number is told."""
+    console, out = listening(True)
+    with watching(console) as watch:
+        watch.task("train unet", 100)
+        watch.learnt(UNET, Point(40, 0.5, 0.1), 100)
+        watch.learnt(UNET, Point(41, 0.4, 0.1, 0.8, 0.25), 100)
+    assert "42/100" in out.getvalue()
+    assert "loss 0.400, Dice 0.800, attacked 0.250" in out.getvalue()

@@ -54,10 +54,19 @@ def client_of(folder: Path) -> MlflowClient:
     return MlflowClient(tracking_uri=f"sqlite:///{folder.parent.parent / 'mlflow.db'}")
 
 
-def runs_of(folder: Path, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
+def every_run(folder: Path, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
     client = client_of(folder)
     experiment = client.get_experiment_by_name("small")
     return list(client.search_runs([experiment.experiment_id], run_view_type=view))
+
+
+def runs_of(folder: Path, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
+    """The parent and the conditions: trainings are as they were, whatever becomes of those."""
+    return [run for run in every_run(folder, view) if "medadv.training" not in run.data.tags]
+
+
+def trainings_of(folder: Path) -> list[Run]:
+    return [run for run in every_run(folder) if "medadv.training" in run.data.tags]
 
 
 def parent_of(runs: list[Run]) -> Run:
@@ -89,7 +98,9 @@ def test_curves_are_there_step_by_step(run: Path) -> None:
     (attack,) = (r for r in runs if r.data.params.get("condition") == "ifgsm-0.1-sigma")
     history = client.get_metric_history(attack.info.run_id, "attack_merit")
     assert [(m.step, round(m.value, 9)) for m in history] == [(k, round(0.1 * k, 9)) for k in range(10)]
-    loss = client.get_metric_history(parent_of(runs).info.run_id, "training_loss/unet")
+    (training,) = trainings_of(run)
+    assert training.data.tags["mlflow.parentRunId"] == parent_of(runs).info.run_id
+    loss = client.get_metric_history(training.info.run_id, "training_loss")
     assert [m.step for m in loss] == list(range(1, 251))
     assert loss[-1].value == read_results(run).training["unet"][-1].loss
 
@@ -144,22 +155,23 @@ def test_agreement_is_a_metric_and_groups_are_columns(run: Path, tmp_path: Path)
 
 
 def test_doing_it_twice_changes_nothing(run: Path) -> None:
-    before = {r.info.run_id for r in runs_of(run, ViewType.ALL)}
+    before = {r.info.run_id for r in every_run(run, ViewType.ALL)}
     assert track(run, f"sqlite:///{run.parent.parent / 'mlflow.db'}") == parent_of(runs_of(run)).info.run_id
-    assert {r.info.run_id for r in runs_of(run, ViewType.ALL)} == before
+    assert {r.info.run_id for r in every_run(run, ViewType.ALL)} == before
 
 
 def test_no_tag_says_who_ran_it_or_where(run: Path) -> None:
     client = client_of(run)
     experiment = client.get_experiment_by_name("small")
-    tags = [experiment.tags, *(r.data.tags | r.data.params for r in runs_of(run))]
+    tags = [experiment.tags, *(r.data.tags | r.data.params for r in every_run(run))]
     written = "\n".join(f"{name}={value}" for table in tags for name, value in table.items())
     for secret in (LOGIN, socket.gethostname(), str(run), str(Path.cwd()), str(Path.home()), "ward-7", "jdoe"):
         assert secret not in written
     allowed = {"medadv.study", "medadv.folder", "medadv.unit", "mlflow.note.content"}
     allowed |= {"mlflow.runName", "mlflow.parentRunId", "mlflow.loggedArtifacts"}
-    assert {name for r in runs_of(run) for name in r.data.tags} <= allowed
-    assert {r.info.user_id for r in runs_of(run)} <= {"unknown", ""}
+    allowed |= {"medadv.training", "medadv.victim", "medadv.defence"}
+    assert {name for r in every_run(run) for name in r.data.tags} <= allowed
+    assert {r.info.user_id for r in every_run(run)} <= {"unknown", ""}
 
 
 def test_a_changed_folder_replaces_what_was_there(run: Path, tmp_path: Path) -> None:
@@ -289,7 +301,7 @@ def test_the_server_tells_the_run_over_http(run: Path, server: str) -> None:
     api = f"{server}/api/2.0/mlflow"
     experiment = ask(f"{api}/experiments/get-by-name?experiment_name=small")["experiment"]
     found = ask(f"{api}/runs/search", {"experiment_ids": [experiment["experiment_id"]]})["runs"]
-    assert len(found) == 1 + len(read_results(run).arms)
+    assert len(found) == 1 + len(read_results(run).arms) + len(read_results(run).training)
     (parent,) = (r for r in found if not any(t["key"] == "mlflow.parentRunId" for t in r["data"]["tags"]))
     identity = parent["info"]["run_id"]
     files = ask(f"{api}/artifacts/list?run_id={identity}&path=report")["files"]

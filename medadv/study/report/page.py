@@ -17,7 +17,7 @@ from medadv.study.report.sheet import pages, sheet
 from medadv.study.report.style import Picture, publish, slug
 from medadv.study.report.summary import summary
 from medadv.study.report.tables import Table
-from medadv.study.report.training_curve import training_curve
+from medadv.study.report.training_curve import training_picture
 from medadv.study.report.verdicts import verdicts
 from medadv.study.report.words import Answer, answer, claims, family_note, gaps, late, sentence, unit_note
 from medadv.study.report.worst import worst_kept
@@ -37,7 +37,6 @@ class Chapter:
     montages: Sequence[Picture]
     by_stratum: Table | None
     by_fold: Table | None
-    training: Sequence[Picture]
     threat: Sequence[str]
     radii: Table
     gap: Table
@@ -77,7 +76,7 @@ def build(folder: Path) -> Path:
     for table in (*(t for chapter in chapters for t in chapter.tables), *(t for _, t in compared), *last):
         tables.write(table, report / "tables")
     path = report / "index.html"
-    write_text(path, _render(results, chapters, compared))
+    write_text(path, _render(results, chapters, compared, training_picture(results, report / "figures")))
     return path
 
 
@@ -93,10 +92,6 @@ def _chapter(results: Results, victim: str, figures: Path) -> Chapter:
         montages=list(_montages(results, victim, region, figures)),
         by_stratum=groups.by_stratum(results, victim),
         by_fold=groups.by_fold(results, victim),
-        training=[
-            publish(training_curve(curve), figures, slug("training", name), f"Training of {name}")
-            for name, curve in results.curves(victim).items()
-        ],
         threat=threat.words(results, victim),
         radii=threat.radii(results, victim),
         gap=delivery.gap(results, victim, region),
@@ -139,13 +134,16 @@ def _montages(results: Results, victim: str, region: str, folder: Path) -> Itera
         yield publish(figure, folder, slug("montage", victim, arm.condition, case), alt)
 
 
-def _render(results: Results, chapters: Sequence[Chapter], compared: Sequence[tuple[str, Table]]) -> str:
+def _render(
+    results: Results, chapters: Sequence[Chapter], compared: Sequence[tuple[str, Table]], training: Picture | None
+) -> str:
     css, policy = sheet()
     return pages().get_template("page.html.j2").render(
         results=results,
         question=results.specification.get("question"),
         chapters=chapters,
         compared=compared,
+        training=training,
         quarantine=provenance.quarantine(results),
         cost=provenance.cost(results),
         environment=provenance.environment(results),
