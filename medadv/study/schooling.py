@@ -73,7 +73,7 @@ def _learnt(entry: Entry, seed: int, device: torch.device, watch: Watch, group: 
 
     def validate() -> Validation:
         own = fold.validate[group.rank :: group.size]
-        mine = sum(_dice_lost(victim, read_labelled(case), device) for case in own)
+        mine = sum((_dice_lost(victim, read_labelled(case), device) for case in own), 0.0)
         group.barrier()  # ranks need not be equally fast
         (lost,) = group.sum(mine)
         return Validation(1 - lost / len(fold.validate))
