@@ -89,7 +89,7 @@ def _learnt(entry: Entry, seed: int, device: torch.device, watch: Watch, group: 
     fit(
         lesson,
         network,
-        lambda k: crops(k).to(device),
+        lambda k: crops(k * group.size + group.rank).to(device),
         spec.training.schedule(seed),
         folder=Checkpoints(entry.folder, _identity(entry), watch.say),
         validate=validate,
