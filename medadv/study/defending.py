@@ -14,7 +14,9 @@ from medadv.attack.objective import dice_lost
 from medadv.data.case import Case, Volume
 from medadv.defense.crops import Example, Mixed
 from medadv.defense.inner import InnerAttack
-from medadv.defense.lessons import Distilled, Hardened, Plain, Trades
+from medadv.defense.lessons import Distilled, Hardened, Plain, Trades, check_same_head
+from medadv.defense.soft_labels import SoftLabels
+from medadv.errors import ConfigError
 from medadv.study import defences
 from medadv.study.attacks import Ifgsm
 from medadv.study.defences import Augmentation, Distillation, Hardening, OnLine, Teacher
@@ -53,13 +55,16 @@ def lesson(entry: Entry, victim: Segmenter, company: Company) -> nn.Module:
     """What the network of a victim is to learn.
 
     Raises:
-        ConfigError: a teacher with another head.
+        ConfigError: a teacher with another head, or who is shown other images.
     """
     network, head, defence = victim.network, victim.head, entry.spec.defence
     if isinstance(defence, Teacher):
         return Plain(network, head, temperature=defence.temperature)
     if isinstance(defence, Distillation):
-        return Distilled(network, head, company.teacher, defence.temperature)
+        teacher = company.teacher
+        assert teacher is not None  # entrants
+        _check_taught_alike(victim, teacher)
+        return Distilled(network, head, None if defence.labels == "cached" else teacher, defence.temperature)
     if isinstance(defence, defences.AdversarialTraining):
         inner = InnerAttack(defence.steps, defence.size, defence.start, defence.lowest)
         return Hardened(network, head, inner, defence.share)
@@ -73,13 +78,16 @@ def training_set(entry: Entry, victim: Segmenter, company: Company) -> Sequence[
     """The cases that a victim learns from: for an augmentation with the copies that were found for the undefended one.
 
     Raises:
-        ConfigError: a budget of the training in units that a normalised image does not have, or an attack that needs a
-            map for each case.
+        ConfigError: a budget of the training in units that a normalised image does not have.
+        RunError: soft labels of another teacher lie where this one's are to be.
     """
     defence = entry.spec.defence
     if isinstance(defence, OnLine):
         reach = Reach(entry.study.support, entry.study.modalities)
         return Examples(victim, entry, inner=Inner(defence.highest, reach))
+    if isinstance(defence, Distillation) and defence.labels == "cached":
+        assert company.teacher is not None  # entrants
+        return Examples(victim, entry, soft=SoftLabels(entry.soft_labels, company.teacher, defence.temperature))
     if not isinstance(defence, Augmentation):
         return Examples(victim, entry)
     assert company.undefended is not None  # entrants
@@ -90,6 +98,23 @@ def training_set(entry: Entry, victim: Segmenter, company: Company) -> Sequence[
     ]
     copies = [Examples(victim, entry, voxels=_Found(drill, company.undefended, entry)) for drill in drills]
     return Mixed(Examples(victim, entry), copies, defence.share)
+
+
+def _check_taught_alike(student: Segmenter, teacher: Segmenter) -> None:
+    """Both are shown the same normalised crops.
+
+    Raises:
+        ConfigError: they are not: other channels, another normalisation or another grid.
+    """
+    own, other = ({key: v.preprocessing()[key] for key in ("modalities", "preprocess")} for v in (student, teacher))
+    check_same_head(student.head, teacher.head)
+    if own != other:
+        raise ConfigError(
+            "teacher and student would be shown other images",
+            got=f"a teacher with {other}",
+            expected=str(own),
+            advice="give both the same modalities, spatial steps and normalisation",
+        )
 
 
 @dataclass(frozen=True, eq=False)

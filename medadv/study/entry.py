@@ -61,6 +61,11 @@ class Entry:
         return self.entrant.spec
 
     @property
+    def soft_labels(self) -> Path:
+        """Where its teacher's soft labels lie while it learns."""
+        return self.folder / "soft_labels"
+
+    @property
     def seed(self) -> int:
         """Of its weights and of its crops: the study's, so that a defence begins like the undefended victim.
 

@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 
+from medadv.atomic import remove
 from medadv.attack.victim import held_still
 from medadv.defense.checkpoints import Checkpoints
 from medadv.defense.crops import Crops
@@ -59,6 +60,7 @@ def train_entry(entry: Entry, company: Company, device: torch.device, watch: Wat
     if group.main:
         save_victim(bare, entry.spec.network, entry.folder, seen, patients)
         Checkpoints(entry.folder).clear()
+        remove(entry.soft_labels)
     return bare
 
 
@@ -77,7 +79,8 @@ def _learnt(entry: Entry, company: Company, device: torch.device, watch: Watch, 
         cases = entry.fold.validate
         asked = [examination(victim, read_labelled(case)) for case in cases[group.rank :: group.size]]
         group.barrier()  # ranks need not be equally fast
-        dice, attacked = group.sum(sum(dice for dice, _ in asked), sum(found or 0.0 for _, found in asked))
+        own = sum((dice for dice, _ in asked), 0.0), sum((found or 0.0 for _, found in asked), 0.0)
+        dice, attacked = group.sum(*own)
         return Validation(dice / len(cases), None if examination.drill is None else attacked / len(cases))
 
     learning = lesson(entry, bare, company)

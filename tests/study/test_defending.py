@@ -15,6 +15,7 @@ from medadv.data.cache import Cache
 from medadv.data.phantom import phantom
 from medadv.defense.crops import Mixed
 from medadv.defense.lessons import Distilled, Hardened, Plain, Trades
+from medadv.errors import ConfigError, RunError
 from medadv.study.cohort import gather
 from medadv.study.defending import Company, Examination, lesson, training_set
 from medadv.study.entry import Entry
@@ -218,6 +219,47 @@ def test_an_examination_attacks_within_the_studys_threat(five: Path, tmp_path: P
     assert attacked is not None
     assert 0 <= attacked <= 1
     assert 0 <= dice <= 1
+
+
+def test_cached_soft_labels_are_those_that_are_asked_on_line(five: Path, tmp_path: Path) -> None:
+    """Of whole cases in one window, which is what crops without augmentation would be."""
+    defence = {"name": "distillation", "at": 10, "labels": "cached"}
+    made = study(five, victims={"unet": TRAINED, "distilled": {"like": "unet", "defence": defence}})
+    one = entry("distilled", made, tmp_path)
+    victim, teacher = (untrained(entry(n, made, tmp_path), CPU) for n in ("distilled", "distilled-teacher"))
+    company = Company(teacher=teacher)
+    example = training_set(one, victim.reading(one.parts.modalities), company)[0]
+    assert not isinstance(example, list)
+    assert example.soft is not None
+    with torch.no_grad():
+        asked = (teacher.inference(teacher.network, example.z[None]) / 10).softmax(1)[0]
+    assert (example.soft.float() - asked).abs().max() < 1e-3
+    other = untrained(entry("distilled-teacher", made.model_copy(update={"seed": 5}), tmp_path), CPU)
+    with pytest.raises(RunError, match="another teacher"):
+        training_set(one, victim.reading(one.parts.modalities), Company(teacher=other))
+
+
+def test_a_student_with_cached_labels_is_trained_and_they_are_removed(five: Path, tmp_path: Path) -> None:
+    defence = {"name": "distillation", "at": 10, "labels": "cached"}
+    folder = train(
+        study(five, victims={"unet": TRAINED, "distilled": {"like": "unet", "defence": defence}}), runs=tmp_path
+    )
+    assert (folder / "victims" / "distilled" / "weights.safetensors").exists()
+    assert not (folder / "victims" / "distilled" / "soft_labels").exists()
+
+
+def test_a_teacher_that_is_shown_other_images_is_refused(five: Path, tmp_path: Path) -> None:
+    made = study(
+        five,
+        victims={
+            "unet": TRAINED,
+            "teacher": {"like": "unet", "normalise": {"name": "min-max"}, "defence": {"name": "teacher", "at": 10}},
+            "student": {"like": "unet", "defence": {"name": "distillation", "at": 10, "teacher": "teacher"}},
+        },
+    )
+    student, teacher = (untrained(entry(name, made, tmp_path), CPU) for name in ("student", "teacher"))
+    with pytest.raises(ConfigError, match="would be shown other images"):
+        lesson(entry("student", made, tmp_path), student, Company(teacher=teacher))
 
 
 def test_a_transformed_victim_is_the_undefended_one_behind_its_transform(five: Path, learnt: Path) -> None:
