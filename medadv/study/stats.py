@@ -33,6 +33,8 @@ class PrimaryFamily(BaseModel):
         victims: the victims, by name; empty for all.
         conditions: the conditions, by name, for every victim of the study.
         against: the condition that they are held against.
+        rivals: victim → the victim that it is held against instead, both under the same condition; empty where
+            conditions are held against ``against``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +44,7 @@ class PrimaryFamily(BaseModel):
     victims: tuple[str, ...] = ()
     conditions: tuple[str, ...]
     against: str = CLEAN
+    rivals: dict[str, str] = {}
 
 
 class Comparison(BaseModel):

@@ -8,15 +8,15 @@ from medadv.study.records import Record, Score
 from medadv.study.spreadsheet import write_rows
 from medadv.study.stats import Comparison
 
-_CONDITION = ("role", "family", "budget", "amount", "unit", "of")
+_CONDITION = ("role", "family", "budget", "amount", "unit", "of", "source")
 _CASE = ("case", "patient", "stratum", "fold")
 
 
 def scores_table(records: Iterable[Record]) -> str:
     """One row a score, in the order of victim, condition and case; regions stay in the record's order.
 
-    Columns: victim, condition, the condition's role, family, budget, amount, unit and ``of``, case, patient,
-    stratum, fold, then those of ``Score``.
+    Columns: victim, condition, the condition's role, family, budget, amount, unit, ``of`` and ``source``, case,
+    patient, stratum, fold, then those of ``Score``.
     """
     ordered = sorted(records, key=lambda record: (record.victim, record.condition, record.case, record.key))
     return write_rows(
