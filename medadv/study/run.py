@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medadv.atomic import write_text
 from medadv.data.case import Case, Refusal
 from medadv.defense.ranks import joined, launched
 from medadv.errors import CaseError, ConfigError, RunError
@@ -25,10 +24,10 @@ from medadv.study.progress import Silent, Watch
 from medadv.study.records import Record, present_records
 from medadv.study.report import build
 from medadv.study.spec import Study
-from medadv.study.stats import compare
 from medadv.study.suite import conditions, judgement, primary_family
-from medadv.study.tables import comparisons_table, scores_table
+from medadv.study.tables import write_tables
 from medadv.study.tracking import live, track
+from medadv.study.worst import worst_cases
 
 
 @dataclass(frozen=True)
@@ -179,11 +178,8 @@ def finish(folder: Path, watch: Watch | None = None) -> Outcome:
             cause="every case is in quarantine" if refused else None,
             advice="look into quarantine.json" if refused else "run the study first: `medadv run STUDY.yaml`",
         )
-    regions = records[0].inputs["regions"]
-    primary = place.declared()
-    comparisons = [row for metric in ("dice", "hd95") for row in compare(records, primary, regions, metric)]
-    write_text(folder / "scores.csv", scores_table(records))
-    write_text(folder / "comparisons.csv", comparisons_table(comparisons))
+    declared = place.judgement()
+    write_tables(folder, [*records, *worst_cases(records, declared)], place.declared(), declared)
     page = build(folder)
     (watch or Silent()).say(f"report: {page}")
     return Outcome(folder, len({record.case for record in records}), len(refused))
