@@ -55,7 +55,7 @@ class Cell:
             "label": self.bench.digests.label,
             **({} if folder is None else {"given_map": self.bench.maps[folder].digest}),
             **self.bench.contestant.identity(self.bench.case.case),
-            **({"source": [c.identity(self.bench.case.case) for c in found_for]} if found_for else {}),
+            **({"attacked": [c.identity(self.bench.case.case) for c in found_for]} if found_for else {}),
             "condition": self.condition.settings(),
             "regions": list(self.regions),
             "seed": self.seed,

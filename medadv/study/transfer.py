@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medadv.attack.threat import Linf
-from medadv.study.conditions import Attacked, Need, Scene, Shown, slug, told_of
+from medadv.study.conditions import Attacked, Need, Scene, Shown, slug, threat_settings, told_of
 from medadv.study.reach import Reach
 from medadv.study.records import Presented
 
@@ -61,8 +61,8 @@ class Transferred:
         return shown.model_copy(update={"source": self.source})
 
     def settings(self) -> dict[str, Any]:
-        """The attack's settings."""
-        return {"kind": "transfer", "of": self.of.settings()}
+        """The attack's settings, and its threat."""
+        return {"kind": "transfer", "of": self.of.settings(), "threat": threat_settings(self.threat, self.reach)}
 
     def show(self, scene: Scene) -> Shown:
         """The stored voxels."""

@@ -41,10 +41,10 @@ def worst_cases(records: Iterable[Record], judgement: Judgement | None) -> list[
 
 
 def _worst(name: str, attacks: Sequence[Record]) -> Record:
-    first = attacks[0]
-    regions = first.inputs["regions"]
+    first, widest = attacks[0], _widest(attacks)
+    regions, threat = first.inputs["regions"], widest.inputs["condition"].get("threat")
     inputs: dict[str, Any] = {
-        "condition": {"kind": FAMILY, "of": [record.condition for record in attacks]},
+        "condition": {"kind": FAMILY, "of": [record.condition for record in attacks], "threat": threat},
         "records": [record.key for record in attacks],
         "regions": regions,
         "schema": SCHEMA,
@@ -56,7 +56,7 @@ def _worst(name: str, attacks: Sequence[Record]) -> Record:
             "condition": name,
             "presented": _presented(first.presented, len(attacks)),
             "inputs": inputs,
-            "radii": _widest(attacks).radii,
+            "radii": widest.radii,
             "size": max((record.size for record in attacks if record.size is not None), default=None),
             "delivered": {},
             "agreement": min(agreed, default=None),

@@ -77,7 +77,7 @@ def test_the_key_of_what_is_transferred_holds_whom_it_was_found_for(judged: Path
     (case, *_) = sorted({case for _, _, case in found})
     transferred = found["loud", f"transfer-from-glow-{SLUG}", case].inputs
     source = found["glow", f"ifgsm-{SLUG}", case].inputs
-    assert transferred["source"] == [{name: source[name] for name in ("weights", "network", "deployed")}]
+    assert transferred["attacked"] == [{name: source[name] for name in ("weights", "network", "deployed")}]
     assert transferred["weights"] != source["weights"]
     assert transferred["condition"]["of"] == source["condition"]
     other = found["loud", f"transfer-from-{TEACHER}-{SLUG}", case]
