@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from medadv.attack.loop import Attack
-from medadv.attack.losses import LOSSES
+from medadv.attack.losses import LOSSES, Loss, Tempered
 from medadv.attack.objective import Labels
 from medadv.attack.presets import fgsm, ifgsm, mifgsm, pgd, tifgsm
 from medadv.attack.threat import Threat
@@ -19,8 +19,26 @@ _ELSEWHERE = ("budgets", "modalities")
 """Settings of an attack that are told with its threat."""
 
 
+def _known(loss: str) -> str:
+    if loss not in LOSSES:
+        raise ValueError(f"there is no loss {loss!r}; there are {sorted(LOSSES)}")
+    return loss
+
+
+LossName = Annotated[str, AfterValidator(_known)]
+
+
+class TemperedLoss(Specified):
+    """A loss at logits / T: what it sees of a network whose logits are too large for float32."""
+
+    of: LossName = "cross entropy"
+    temperature: float = Field(gt=0, allow_inf_nan=False)
+
+
 class _AttackSpec(Specified):
-    loss: str = "cross entropy"
+    targeted: ClassVar[bool] = False
+
+    loss: LossName | TemperedLoss = Field("cross entropy", description="by its name, or {of: NAME, temperature: T}")
     budgets: tuple[str, ...] | None = Field(None, min_length=1, description="instead of the study's")
     modalities: tuple[str, ...] | None = Field(
         None, min_length=1, description="the only ones that change; the study's if left out"
@@ -50,7 +68,15 @@ class _AttackSpec(Specified):
     @property
     def told(self) -> str:
         """What a title says beside the attack's own name, each part after a comma."""
-        return ", from its own prediction" if self.labels == "prediction" else ""
+        tempered = f", logits / {self.loss.temperature:g}" if isinstance(self.loss, TemperedLoss) else ""
+        return tempered + (", from its own prediction" if self.labels == "prediction" else "")
+
+    @property
+    def ascended(self) -> Loss:
+        """The loss as the attack understands it."""
+        if isinstance(self.loss, TemperedLoss):
+            return Tempered(self.loss.of, self.loss.temperature)
+        return LOSSES[self.loss]
 
     def settings(self) -> dict[str, Any]:
         """Everything that could change its numbers but the threat, as JSON.
@@ -60,13 +86,6 @@ class _AttackSpec(Specified):
         later = {"labels": "truth", "region": None}
         every = self.model_dump(mode="json", exclude=set(_ELSEWHERE))
         return {key: value for key, value in every.items() if key not in later or value != later[key]}
-
-    @field_validator("loss")
-    @classmethod
-    def _known_loss(cls, loss: str) -> str:
-        if loss not in LOSSES:
-            raise ValueError(f"there is no loss {loss!r}; there are {sorted(LOSSES)}")
-        return loss
 
     @field_validator("budgets")
     @classmethod
@@ -106,7 +125,7 @@ class Fgsm(_Untargeted):
 
     def attack(self, threat: Threat, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:  # noqa: ARG002
         """The attack in a threat, on a grid of this spacing (mm)."""
-        return fgsm(threat, LOSSES[self.loss], labels=self.labels, region=self.region)
+        return fgsm(threat, self.ascended, labels=self.labels, region=self.region)
 
 
 class Ifgsm(_Untargeted):
@@ -123,11 +142,13 @@ class Ifgsm(_Untargeted):
 
     def attack(self, threat: Threat, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:  # noqa: ARG002
         """The attack in a threat, on a grid of this spacing (mm)."""
-        return ifgsm(threat, self.steps, LOSSES[self.loss], self.size, labels=self.labels, region=self.region)
+        return ifgsm(threat, self.steps, self.ascended, self.size, labels=self.labels, region=self.region)
 
 
 class Tifgsm(_AttackSpec):
     """Many projected steps towards other labels."""
+
+    targeted: ClassVar[bool] = True
 
     preset: Literal["tifgsm"]
     steps: int = Field(10, ge=1)
@@ -165,7 +186,7 @@ class Tifgsm(_AttackSpec):
 
     def attack(self, threat: Threat, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:
         """The attack in a threat, on a grid of this spacing (mm), for a case with this given map."""
-        relabel, loss = self.goal.relabel(spacing, given), LOSSES[self.loss]
+        relabel, loss = self.goal.relabel(spacing, given), self.ascended
         return tifgsm(threat, relabel, self.steps, loss, self.size, labels=self.labels, follow=self.goal.follow)
 
 
@@ -183,7 +204,7 @@ class Mifgsm(_Untargeted):
 
     def attack(self, threat: Threat, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:  # noqa: ARG002
         """The attack in a threat, on a grid of this spacing (mm)."""
-        return mifgsm(threat, self.steps, self.decay, LOSSES[self.loss], labels=self.labels, region=self.region)
+        return mifgsm(threat, self.steps, self.decay, self.ascended, labels=self.labels, region=self.region)
 
 
 class Pgd(_Untargeted):
@@ -200,7 +221,7 @@ class Pgd(_Untargeted):
 
     def attack(self, threat: Threat, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:  # noqa: ARG002
         """The attack in a threat, on a grid of this spacing (mm)."""
-        return pgd(threat, self.steps, LOSSES[self.loss], self.size, labels=self.labels, region=self.region)
+        return pgd(threat, self.steps, self.ascended, self.size, labels=self.labels, region=self.region)
 
 
 AttackSpec = Annotated[Fgsm | Ifgsm | Tifgsm | Mifgsm | Pgd, Field(discriminator="preset")]

@@ -209,6 +209,13 @@ class Bench:
             self._supports[kind] = support(self.volume, kind)[None].to(self.device)
         return self._supports[kind]
 
+    def rest(self) -> None:
+        """Give back the memory while other victims have their turn; what conditions still to come need stays."""
+        for name in ("volume", "x", "victim", "answer"):
+            self.__dict__.pop(name, None)
+        self._supports.clear()
+        self.stored = {name: x.cpu() for name, x in self.stored.items()}
+
     def keep(self, needed: Collection[str]) -> None:
         """Let go of what no condition still to come needs."""
         self.stored = {name: x for name, x in self.stored.items() if name in needed}

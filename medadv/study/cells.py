@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,7 @@ from medadv.attack.threat import Box
 from medadv.data.files import read, write, written
 from medadv.errors import CaseError, GradientError, Reason, RunError, VictimError
 from medadv.study.bench import Bench
-from medadv.study.conditions import CLEAN, Condition, Image, Scene, Shown
+from medadv.study.conditions import CLEAN, Condition, Image, Need, Scene, Shown
 from medadv.study.fidelity import fidelity
 from medadv.study.folder import versions
 from medadv.study.records import SCHEMA, Effort, Record, digest, file_digest, write_record
@@ -29,22 +29,33 @@ from medadv.victims.segmentation import Segmenter
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """What is to be computed, and the key that names its result."""
+    """What is to be computed, and the key that names its result.
+
+    Attributes:
+        bench: the victim and the case.
+        condition: how the case is presented.
+        regions: what is scored.
+        seed: the study's.
+        sources: what the condition needs → the cell that delivers it.
+    """
 
     bench: Bench
     condition: Condition
     regions: Sequence[str]
     seed: int
+    sources: Mapping[Need, Cell] = field(default_factory=dict)
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
         """Everything that could change the numbers of this cell: no path, no time, no family of comparisons."""
         folder = self.condition.draws
+        found_for = [s.bench.contestant for need, s in self.sources.items() if need.victim is not None]
         return {
             "voxels": self.bench.digests.voxels,
             "label": self.bench.digests.label,
             **({} if folder is None else {"given_map": self.bench.maps[folder].digest}),
             **self.bench.contestant.identity(self.bench.case.case),
+            **({"attacked": [c.identity(self.bench.case.case) for c in found_for]} if found_for else {}),
             "condition": self.condition.settings(),
             "regions": list(self.regions),
             "seed": self.seed,
@@ -93,7 +104,7 @@ class Cell:
             return True
         case = written(bench.case, bench.folder.volume(*self.place)) if record and bench.folder.holds(record) else None
         if case is not None:
-            bench.stored[self.condition.name] = read(case).x[None].to(bench.device)
+            bench.stored[self.condition.name] = read(case).x[None]
         return case is not None
 
     def compute(self, pictured: bool) -> Record:
@@ -133,6 +144,7 @@ class Cell:
             support = bench.support(self.condition.reach.kind)[0].cpu()
             save_slices(bench.folder.volume(*self.place), views, bench.volume, bench.case.scheme, support)
         radii, size = self._extent(again)
+        self.__dict__.pop("allowed", None)  # as large as the case; all cells of a case live as long as it
         record = Record(
             key=self.key,
             victim=bench.contestant.name,
@@ -163,8 +175,9 @@ class Cell:
         support = bench.support(self.condition.reach.kind)
         spacing, modalities, folder = bench.volume.spacing, bench.case.modalities, self.condition.draws
         given = None if folder is None else bench.given(folder)
+        stored = {n: s.bench.stored[s.condition.name].to(bench.device) for n, s in self.sources.items()}
         return self.condition.show(
-            Scene(victim, bench.x, truth[None].to(bench.device), rng, bench.stored, support, modalities, spacing, given)
+            Scene(victim, bench.x, truth[None].to(bench.device), rng, stored, support, modalities, spacing, given)
         )
 
     def _deliver(self, shown: Shown) -> tuple[Float[Tensor, "c *s"], dict[str, str]]:

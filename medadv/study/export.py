@@ -210,10 +210,10 @@ def read_key(path: Path) -> ExportKey:
 def _chosen(opened: Opened, victim: str | None, conditions: Sequence[str]) -> list[Record]:
     """The records of the surrogate's cells that are exported; each of its files is there."""
     folder = opened.folder
-    surrogates = [name for name in opened.study.victims if victim in (None, name)]
+    surrogates = [name for name in opened.study.entrants if victim in (None, name)]
     if len(surrogates) != 1:
         raise ConfigError(
-            "whose files are to be exported?", got=victim, expected=f"--victim, one of {list(opened.study.victims)}"
+            "whose files are to be exported?", got=victim, expected=f"--victim, one of {list(opened.study.entrants)}"
         )
     cells = {cell: key for cell, key in planned_cells(folder.path).items() if cell[0] == surrogates[0]}
     known = list(dict.fromkeys(condition for _, condition, _ in cells))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -20,11 +20,14 @@ from medadv.atomic import UNFINISHED, remove, write_text, writing
 from medadv.data.case import Refusal
 from medadv.data.files import MARK
 from medadv.errors import RunError
+from medadv.study.judgement import Judgement
 from medadv.study.names import Names, key_file
 from medadv.study.records import MANIFEST, RETURNED, Record, read_record, record_path, write_manifest, write_record
 from medadv.study.sources import PATHS, without_names
 from medadv.study.spec import Study
 from medadv.study.stats import PrimaryFamily
+
+Read = TypeVar("Read")
 
 FINGERPRINT = "pseudonyms.json"
 """The file that says under whose key a run's names were made."""
@@ -86,19 +89,21 @@ class RunFolder:
         _refuse_another(_stored(path / "study.yaml"), content, path)
         return cls(path)
 
-    def declare(self, family: PrimaryFamily) -> None:
-        """Append the primary family, dated, unless the last declaration is the same.
+    def declare(self, family: PrimaryFamily, judgement: Judgement | None = None) -> None:
+        """Append the primary family and how defences are judged, dated, unless the last declaration is the same.
 
         One that comes after a score exists says so: it was chosen by somebody who could have looked.
         """
         path = self.path / "declarations.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        declared = family.model_dump(mode="json")
-        if lines and json.loads(lines[-1])["primary"] == declared:
-            return
+        if lines:
+            last = json.loads(lines[-1])
+            if (PrimaryFamily.model_validate(last["primary"]), Judgement.of(last)) == (family, judgement):
+                return
         scored = any(not path.name.startswith(UNFINISHED) for path in (self.path / "records").glob("*/*/*.json"))
         entry = {
-            "primary": declared,
+            "primary": family.model_dump(mode="json", exclude=None if family.rivals else {"rivals"}),
+            **({} if judgement is None else {"judgement": judgement.model_dump(mode="json")}),
             "declared": datetime.now(UTC).isoformat(timespec="seconds"),
             "after_scores": scored,
         }
@@ -110,11 +115,21 @@ class RunFolder:
         Raises:
             RunError: none was, or the file is damaged.
         """
+        return self._declaration(lambda last: PrimaryFamily.model_validate(last["primary"]))
+
+    def judgement(self) -> Judgement | None:
+        """How the study judges its defences, as it was declared last; None where it has none.
+
+        Raises:
+            RunError: nothing was declared, or the file is damaged.
+        """
+        return self._declaration(Judgement.of)
+
+    def _declaration(self, read: Callable[[dict[str, Any]], Read]) -> Read:
         path = self.path / "declarations.jsonl"
         try:
-            last = path.read_text(encoding="utf-8").splitlines()[-1]
-            return PrimaryFamily.model_validate(json.loads(last)["primary"])
-        except (OSError, ValueError, IndexError, KeyError) as error:
+            return read(json.loads(path.read_text(encoding="utf-8").splitlines()[-1]))
+        except (OSError, ValueError, IndexError, KeyError, AttributeError) as error:
             raise RunError(
                 "the run's declaration of comparisons cannot be read", got=error, advice="run the study again"
             ) from error

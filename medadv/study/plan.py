@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from medadv.data.case import Case, Cohort, Volume
 from medadv.data.phantom import phantom
 from medadv.errors import CaseError, ConfigError
 from medadv.study.cohort import Parts
-from medadv.study.conditions import Attacked, Condition, conditions, primary_conditions
+from medadv.study.conditions import Attacked, Condition
 from medadv.study.defending import Company
 from medadv.study.entry import Entry
 from medadv.study.folder import RunFolder
@@ -30,6 +30,7 @@ from medadv.study.names import Names
 from medadv.study.sources import PhantomData, imported
 from medadv.study.spec import Study
 from medadv.study.split import divide
+from medadv.study.suite import conditions, primary_family
 from medadv.victims.segmentation import Segmenter
 
 LEVEL = 0.05
@@ -113,7 +114,9 @@ def plan(study: Study, machine: Machine, runs: Path, *, timed: bool = True) -> P
             raise ConfigError(
                 "no case would be attacked", got=f"{len(cohort.cases)} cases", advice="look at split, and at the data"
             )
-        every = conditions(study)
+        met = {name: conditions(study, entrant) for name, entrant in study.entrants.items()}
+        declared = primary_family(study)
+        family = len(declared.victims) * len(declared.conditions)
         volume = _first_volume(parts.test)
         lines: list[Line] = []
         trained: dict[str, int] = {}
@@ -126,16 +129,16 @@ def plan(study: Study, machine: Machine, runs: Path, *, timed: bool = True) -> P
             company = Company.among(made, victims[0])
             victim = made[name, folds[0].number] = prospective(victims[0], company, terms)
             speed = _timed(victim, volume, device) if timed and volume is not None else None
-            lines += _lines(name, victim, every, len(parts.test), speed)
+            lines += _lines(name, victim, met[name], len(parts.test), speed)
         return Plan(
             tuple(lines),
             trained,
-            _finished(runs / study.study, study, every),
+            _finished(runs / study.study, met),
             len(parts.test),
             _patients(parts.test),
-            _kept(study, every, len(parts.test), volume),
-            len(study.victims) * len(primary_conditions(study)),
-            _reachable(_patients(parts.test) or len(parts.test), len(study.victims) * len(primary_conditions(study))),
+            _kept(study, [c for every in met.values() for c in every], len(parts.test), volume),
+            family,
+            _reachable(_patients(parts.test) or len(parts.test), family),
         )
 
 
@@ -238,9 +241,9 @@ def _lines(
         yield Line(name, family, cells, passes, spent)
 
 
-def _finished(folder: Path, study: Study, every: Sequence[Condition]) -> int:
+def _finished(folder: Path, met: Mapping[str, Sequence[Condition]]) -> int:
     """The records of these victims and conditions that lie there, a case once."""
-    places = [folder / "records" / victim / condition.name for victim in study.victims for condition in every]
+    places = [folder / "records" / victim / condition.name for victim, every in met.items() for condition in every]
     return sum(len({path.name.split(".")[0] for path in place.glob("[!.]*.json")}) for place in places)
 
 
@@ -250,7 +253,7 @@ def _patients(cases: Sequence[Case]) -> int | None:
 
 
 def _kept(study: Study, every: Sequence[Condition], cases: int, volume: Volume | None) -> int:
-    """Bytes of delivered files that stay when all is done."""
+    """Bytes of delivered files that stay when all is done, of the conditions of all victims."""
     if volume is None or study.volumes.keep == "none":
         return 0
     delivered = [c for c in every if c.presented.role != "clean"]
@@ -259,7 +262,7 @@ def _kept(study: Study, every: Sequence[Condition], cases: int, volume: Volume |
     else:
         count = cases * len(delivered)
     share = (volume.x != 0).double().mean().item() * _PACKED
-    return int(count * len(study.victims) * volume.x.nbytes * share)
+    return int(count * volume.x.nbytes * share)
 
 
 def _reachable(pairs: int, family: int) -> float:

@@ -43,6 +43,7 @@ class Score(_Row):
         value: the score of the delivered file, read again and predicted anew.
         computed: the score of the same voxels in memory.
         truth, predicted, hit: voxel counts of the delivered file's prediction, from which any policy can be computed.
+        attack: of a worst case, the condition that it was found under; None of anything else.
     """
 
     region: str
@@ -53,6 +54,7 @@ class Score(_Row):
     truth: int
     predicted: int
     hit: int
+    attack: str | None = None
 
 
 class Fidelity(_Row):
@@ -76,6 +78,7 @@ class Presented(_Row):
         budget: in words, with its unit; None for clean and identity.
         amount, unit: the budget where it is one amount for all modalities, for an axis.
         of: the condition whose stored result this one is made of, if any.
+        source: the victim that the attack was made for, where that is another one.
     """
 
     role: Role
@@ -85,6 +88,7 @@ class Presented(_Row):
     amount: float | None = None
     unit: str | None = None
     of: str | None = None
+    source: str | None = None
 
 
 class Effort(_Row):

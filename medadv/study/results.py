@@ -15,11 +15,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medadv.attack.budget import Budget
 from medadv.errors import RunError
+from medadv.study.judgement import Judgement
 from medadv.study.metrics import METRICS, Metric
 from medadv.study.pairs import Unit
 from medadv.study.records import MANIFEST, Presented, Record, Score, present_records
 from medadv.study.spreadsheet import listed, read_rows, told
 from medadv.study.stats import Comparison
+from medadv.study.worst import worst_cases
 
 Row = TypeVar("Row", bound=BaseModel)
 ROLES = ("clean", "attack", "control")
@@ -108,11 +110,13 @@ class Arm:
 @dataclass(frozen=True)
 class Results:
     """A run's folder in memory. Arms are in the order clean, attacks, controls; inside a family by unit and amount.
+    In a study with a defence the worst cases are arms as well.
 
     Attributes:
         specification: ``study.yaml`` as a plain mapping.
         environment: versions and machine.
         declarations: the families of comparisons as they were declared, in order.
+        judgement: how defences are judged, as it was declared last; None in a study without one.
         training: victim, or victim/fold_0 and so on → its training curve, for victims that the study trained.
         seconds: (victim, condition, case) → time taken, where it is known.
     """
@@ -121,6 +125,7 @@ class Results:
     specification: Mapping[str, Any]
     environment: Mapping[str, Any]
     declarations: tuple[Mapping[str, Any], ...]
+    judgement: Judgement | None
     quarantine: tuple[Quarantined, ...]
     training: Mapping[str, tuple[TrainingStep, ...]]
     comparisons: tuple[Comparison, ...]
@@ -201,12 +206,15 @@ class Results:
         return next((a for a in self.of(victim) if a.presented.role == "clean"), None)
 
     def compared(
-        self, victim: str, region: str, condition: str, against: str, metric: str = "dice"
+        self, victim: str, region: str, condition: str, against: str, metric: str = "dice", rival: str | None = None
     ) -> Comparison | None:
-        """The comparison of two conditions; None where it was not made."""
-        wanted = (victim, region, condition, against, metric)
-        rows = (r for r in self.comparisons if (r.victim, r.region, r.condition, r.against, r.metric) == wanted)
-        return next(rows, None)
+        """The two-sided comparison of two conditions, or of two victims under one; None where it was not made."""
+        wanted = (victim, region, condition, against, metric, rival, None)
+        return next((row for row in self.comparisons if _subject(row) == wanted), None)
+
+    def inferiority(self, victim: str) -> Comparison | None:
+        """The test of non-inferiority of a defended victim's clean Dice; None where no margin was declared."""
+        return next((row for row in self.comparisons if row.victim == victim and row.margin is not None), None)
 
 
 def read_results(folder: Path) -> Results:
@@ -224,15 +232,18 @@ def read_results(folder: Path) -> Results:
             advice="run the study first: medadv run STUDY.yaml",
         )
     curves = {p.parent.relative_to(folder / "victims").as_posix(): p for p in folder.glob("victims/**/training.csv")}
+    declarations = tuple(_lines(folder / "declarations.jsonl"))
+    judgement = Judgement.of(declarations[-1]) if declarations else None
     return Results(
         folder=folder,
         specification=_specification(folder / "study.yaml"),
         environment=_mapping(folder / "environment.json"),
-        declarations=tuple(_lines(folder / "declarations.jsonl")),
+        declarations=declarations,
+        judgement=judgement,
         quarantine=_rows(folder / "quarantine.json", Quarantined, json.loads),
         training={name: read_curve(curves[name]) for name in sorted(curves, key=_in_order)},
         comparisons=_rows(folder / "comparisons.csv", Comparison, _compared),
-        arms=_arms(records),
+        arms=_arms([*records, *worst_cases(records, judgement)]),
         seconds=_seconds(folder, records),
     )
 
@@ -244,6 +255,10 @@ def read_curve(path: Path) -> tuple[TrainingStep, ...]:
         RunError: it is missing or damaged.
     """
     return _rows(path, TrainingStep, _trained)
+
+
+def _subject(row: Comparison) -> tuple[object, ...]:
+    return row.victim, row.region, row.condition, row.against, row.metric, row.rival, row.margin
 
 
 def _in_order(name: str) -> tuple[str, int]:

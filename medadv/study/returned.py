@@ -164,8 +164,9 @@ class _Room:
             "schema": SCHEMA,
         }
         shown = source.presented
-        if shown.role == "attack" or shown.of is not None:
-            shown = shown.model_copy(update={"title": f"{shown.title}, transferred from {source.victim}"})
+        if shown.source is None and (shown.role == "attack" or shown.of is not None):
+            title = f"{shown.title}, transferred from {source.victim}"
+            shown = shown.model_copy(update={"title": title, "source": source.victim})
         return source.model_copy(
             update={
                 "key": digest(inputs),
@@ -191,7 +192,7 @@ def _check_name(victim: str, opened: Opened) -> None:
         )
     place = opened.folder.path
     ours = (place / "records" / victim).is_dir() and not (place / RETURNED / f"{victim}.json").exists()
-    if victim in opened.study.victims or ours:
+    if victim in opened.study.entrants or ours:
         raise ConfigError(
             f"{victim!r} is a victim of the study itself", advice="give the model outside a name of its own"
         )

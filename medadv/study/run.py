@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import product
 from pathlib import Path
 
-from medadv.atomic import write_text
 from medadv.data.case import Case, Refusal
 from medadv.defense.ranks import joined, launched
 from medadv.errors import CaseError, ConfigError, RunError
 from medadv.study.bench import Bench, Contestant
 from medadv.study.cells import Cell
 from medadv.study.cohort import Parts, gather, with_maps
-from medadv.study.conditions import Condition, conditions, primary_conditions
+from medadv.study.conditions import Condition, Need
 from medadv.study.folder import RunFolder
 from medadv.study.gallery import Gallery
+from medadv.study.impostors import check_defended
 from medadv.study.lineup import Given, Terms, answerable, line_up, try_out
 from medadv.study.load import load_study
 from medadv.study.machine import Machine
@@ -26,9 +24,10 @@ from medadv.study.progress import Silent, Watch
 from medadv.study.records import Record, present_records
 from medadv.study.report import build
 from medadv.study.spec import Study
-from medadv.study.stats import PrimaryFamily, compare
-from medadv.study.tables import comparisons_table, scores_table
+from medadv.study.suite import conditions, judgement, primary_family
+from medadv.study.tables import write_tables
 from medadv.study.tracking import live, track
+from medadv.study.worst import worst_cases
 
 
 @dataclass(frozen=True)
@@ -106,8 +105,11 @@ def run(
     return outcome
 
 
-def _try_out(bench: Bench) -> None:
-    try_out(bench.contestant.name, bench.victim, bench.x)
+def _try_out(bench: Bench, tried: set[object]) -> None:
+    """Ask a network once before its answers count."""
+    if (network := (bench.contestant.name, bench.case.fold)) not in tried:
+        bench.within_memory(lambda: try_out(bench.contestant.name, bench.victim, bench.x))
+        tried.add(network)
 
 
 def _track(folder: Path, watch: Watch) -> None:
@@ -176,11 +178,8 @@ def finish(folder: Path, watch: Watch | None = None) -> Outcome:
             cause="every case is in quarantine" if refused else None,
             advice="look into quarantine.json" if refused else "run the study first: `medadv run STUDY.yaml`",
         )
-    regions = records[0].inputs["regions"]
-    primary = place.declared()
-    comparisons = [row for metric in ("dice", "hd95") for row in compare(records, primary, regions, metric)]
-    write_text(folder / "scores.csv", scores_table(records))
-    write_text(folder / "comparisons.csv", comparisons_table(comparisons))
+    declared = place.judgement()
+    write_tables(folder, [*records, *worst_cases(records, declared)], place.declared(), declared)
     page = build(folder)
     (watch or Silent()).say(f"report: {page}")
     return Outcome(folder, len({record.case for record in records}), len(refused))
@@ -194,14 +193,6 @@ def _gathered(study: Study, runs: Path, watch: Watch, alone: bool) -> tuple[RunF
     return folder, with_maps(study, gather(study, folder.path, names, watch, alone), folder.path, watch)
 
 
-def _primary_family(study: Study) -> PrimaryFamily:
-    primary = study.primary
-    victims = (*study.victims, *primary.returned)
-    return PrimaryFamily(
-        metric=primary.metric, region=primary.region, victims=victims, conditions=primary_conditions(study)
-    )
-
-
 @dataclass(frozen=True, eq=False)
 class _Stage:
     """A study with everything that it needs at hand."""
@@ -211,7 +202,7 @@ class _Stage:
     parts: Parts
     cases: Sequence[Case]
     contestants: Sequence[Contestant]
-    conditions: Sequence[Condition]
+    conditions: Mapping[str, Sequence[Condition]]
     regions: Sequence[str]
 
     @classmethod
@@ -228,38 +219,46 @@ class _Stage:
                 watch.say(f"quarantined {refusal.case}: {refusal.message.splitlines()[0]}")
         study.check(parts.modalities, parts.scheme)
         if terms.group.main:
-            folder.declare(_primary_family(study))
+            folder.declare(primary_family(study), judgement(study))
         with live(watch, folder.path, tracked and terms.group.main) as listening:
             contestants = line_up(study, parts, folder, terms, listening)
+        check_defended(study, contestants)
         regions = answerable(study, parts.scheme, contestants)
-        stage = cls(study, folder, parts, cases, contestants, conditions(study), regions)
-        benches = [stage.bench(contestant, case) for contestant in contestants for case in parts.test]
+        met = {name: conditions(study, entrant) for name, entrant in study.entrants.items()}
+        stage = cls(study, folder, parts, cases, contestants, met, regions)
         if terms.group.main:
-            folder.plan({cell.place: cell.key for bench in benches for cell in stage.cells(bench).values()})
+            folder.plan({cell.place: cell.key for case in parts.test for cell in stage.cells(case)})
         return stage
 
     def bench(self, contestant: Contestant, case: Case) -> Bench:
         """One case with one victim."""
         return Bench(self.folder, contestant, case, self.parts.digests[case.case], self.parts.maps.get(case.case, {}))
 
-    def cells(self, bench: Bench) -> dict[str, Cell]:
-        """Condition → cell of one case with one victim, each after those that it needs."""
-        return {c.name: Cell(bench, c, self.regions, self.study.seed) for c in self.conditions}
+    def cells(self, case: Case) -> list[Cell]:
+        """All cells of one case, each after those that it needs: what one victim takes from another comes last."""
+        benches = [self.bench(contestant, case) for contestant in self.contestants]
+        met = [(bench, condition) for bench in benches for condition in self.conditions[bench.contestant.name]]
+        made: dict[Need, Cell] = {}
+        for bench, condition in sorted(met, key=lambda one: any(need.victim for need in one[1].needs)):
+            name = bench.contestant.name
+            sources = {need: made[need if need.victim else Need(need.condition, name)] for need in condition.needs}
+            made[Need(condition.name, name)] = Cell(bench, condition, self.regions, self.study.seed, sources)
+        return list(made.values())
 
     def attack(self, watch: Watch) -> int:
         """All cells of all cases; how many cases went through. One that cannot be attacked goes into quarantine."""
-        watch.task("attack", len(self.cases) * len(self.contestants) * len(self.conditions))
+        watch.task("attack", len(self.cases) * sum(map(len, self.conditions.values())))
         tried: set[object] = set()
         gallery = Gallery(self.study.volumes, self.study.primary)
         failed = 0
         for case in self.cases:
             try:
-                benches = [self.bench(contestant, case) for contestant in self.contestants]
-                shown = [record for bench in benches for record in self._attack(bench, tried, gallery, watch)]
+                shown = list(self._attack(self.cells(case), tried, gallery, watch))
             except CaseError as error:
                 failed += 1
-                for contestant, condition in product(self.contestants, self.conditions):
-                    self.folder.drop(contestant.name, condition.name, [case.case])
+                for victim, met in self.conditions.items():
+                    for condition in met:
+                        self.folder.drop(victim, condition.name, [case.case])
                 self.folder.quarantine(Refusal(case.case, error.reason, self.parts.disguised(str(error))))
                 watch.say(f"quarantined {self.parts.disguised(error.problem)}")
                 continue
@@ -268,22 +267,24 @@ class _Stage:
                 self.folder.drop(record.victim, record.condition, gallery.unwanted(record))
         return len(self.cases) - failed
 
-    def _attack(self, bench: Bench, tried: set[object], gallery: Gallery, watch: Watch) -> Iterator[Record]:
-        """The records of all cells of one case with one victim, of which those that are missing are computed."""
-        cells = self.cells(bench)
-        for count, (name, cell) in enumerate(cells.items(), 1):
+    def _attack(self, cells: Sequence[Cell], tried: set[object], gallery: Gallery, watch: Watch) -> Iterator[Record]:
+        """The records of all cells of one case, of which those that are missing are computed."""
+        for count, cell in enumerate(cells, 1):
+            bench, later = cell.bench, cells[count:]
             record = cell.finished()
             held = record is not None and self.folder.holds(record)
             if record is None or (gallery.wants(record) and not held):
-                if (network := (bench.contestant.name, bench.case.fold)) not in tried:
-                    bench.within_memory(partial(_try_out, bench))
-                    tried.add(network)
-                for need in cell.condition.needs:
-                    if not cells[need].fetch():  # its files were not kept: the same again
-                        cells[need].compute(pictured=False)
+                _try_out(bench, tried)
+                for source in cell.sources.values():
+                    if not source.fetch():  # its files were not kept: the same again
+                        _try_out(source.bench, tried)
+                        source.compute(pictured=False)
                 record = cell.compute(gallery.pictures(cell.condition.presented))
             elif not held:  # what lies there is of another form of the study, or unfinished
-                self.folder.drop(bench.contestant.name, name, [bench.case.case])
-            bench.keep({need for later in self.conditions[count:] for need in later.needs})
-            watch.step(f"{bench.case.case} {name}")
+                self.folder.drop(*cell.place[:2], [bench.case.case])
+            for one in {one.bench for one in cells}:
+                one.keep({s.condition.name for other in later for s in other.sources.values() if s.bench is one})
+                if one is not bench or not later or later[0].bench is not bench:
+                    one.rest()
+            watch.step(f"{bench.case.case} {cell.condition.name}")
             yield record

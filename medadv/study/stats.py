@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from medadv.errors import ConfigError, RunError
 from medadv.study.pairs import Pairs, Unit
 from medadv.study.records import POLICY, Presented, Record
-from medadv.study.signed_rank import Sided, signed_rank
+from medadv.study.signed_rank import Sided, SignedRank, signed_rank
 
 CLEAN = "clean"
 """The condition that every other one is held against."""
@@ -21,6 +21,8 @@ FEWEST = 6
 """Below this many pairs no two-sided signed-rank test can reach .05: no claim is made."""
 
 NO_CLAIM = "no claim: fewer than six pairs"
+
+Family = Literal["primary", "rivals", "non-inferiority", "exploratory"]
 
 Cells = Mapping[str, Mapping[str, Record]]
 
@@ -33,6 +35,8 @@ class PrimaryFamily(BaseModel):
         victims: the victims, by name; empty for all.
         conditions: the conditions, by name, for every victim of the study.
         against: the condition that they are held against.
+        rivals: victim → the victim that it is held against instead, both under the same condition; empty where
+            conditions are held against ``against``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +46,7 @@ class PrimaryFamily(BaseModel):
     victims: tuple[str, ...] = ()
     conditions: tuple[str, ...]
     against: str = CLEAN
+    rivals: dict[str, str] = {}
 
 
 class Comparison(BaseModel):
@@ -49,13 +54,17 @@ class Comparison(BaseModel):
 
     Attributes:
         condition, against: the two conditions; differences are condition - against.
-        family: ``primary`` if it was declared, else ``exploratory``.
+        rival: the victim whose scores under ``against``, the same condition, are subtracted; None where they are the
+            victim's own.
+        margin: of a test of non-inferiority, how much lower than the rival's the scores may be; None of any other.
+        family: ``primary``, or ``rivals`` and ``non-inferiority`` in a study with a defence, if it was declared there;
+            else ``exploratory``.
         unit: what the n pairs are.
         p: kept below six pairs too, since a declared family keeps its size; the verdict then forbids the claim.
-        p_adjusted: Holm's, within the primary family; None for exploratory comparisons.
+        p_adjusted: Holm's, within the declared family; None for exploratory comparisons.
         mean_condition, mean_against: means over the pairs; None without pairs.
         missing: the cases that only one of the two conditions has a score of.
-        verdict: empty, or why nothing may be claimed.
+        verdict: empty, or why nothing may be claimed; of a test of non-inferiority, what it came to.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,7 +74,9 @@ class Comparison(BaseModel):
     metric: Literal["dice", "hd95"]
     condition: str
     against: str
-    family: Literal["primary", "exploratory"]
+    rival: str | None = None
+    margin: float | None = None
+    family: Family
     unit: Unit
     n: int
     zeros: int
@@ -132,38 +143,46 @@ def compare(
             expected=f"one of {list(regions)}",
             advice="compare it too, or declare another region before the study starts",
         )
-    victims, patients = _arranged(records)
+    victims, patients = arranged(records)
+    declared = primary.conditions and not primary.rivals
     questions = [
-        _Question(victim, region, metric, condition, against, primary)
-        for victim in sorted({*victims, *(primary.victims if primary.conditions else ())})
+        Question(victim, region, metric, c, against, _family(primary, victim, (metric, region, against), c))
+        for victim in sorted({*victims, *(primary.victims if declared else ())})
         for region in regions
-        for condition, against in _held(victims.get(victim, {}), primary, (metric, region))
+        for c, against in _held(victims.get(victim, {}), primary, (metric, region))
     ]
-    answers = [_answer(question, victims.get(question.victim, {}), patients) for question in questions]
-    adjusted = iter(holm([row.p for row in answers if row.family == "primary"]))
-    return [
-        row.model_copy(update={"p_adjusted": next(adjusted)}) if row.family == "primary" else row for row in answers
-    ]
+    return adjusted([answer(question, victims, patients) for question in questions])
+
+
+def adjusted(rows: Sequence[Comparison]) -> list[Comparison]:
+    """The same comparisons with Holm's p-values, each declared family by itself."""
+    found: dict[int, float] = {}
+    for family in {row.family for row in rows} - {"exploratory"}:
+        places = [place for place, row in enumerate(rows) if row.family == family]
+        found |= zip(places, holm([rows[place].p for place in places]), strict=True)
+    return [row.model_copy(update={"p_adjusted": found.get(place)}) for place, row in enumerate(rows)]
 
 
 @dataclass(frozen=True)
-class _Question:
+class Question:
+    """What is compared: of one victim two conditions, or under one condition two victims."""
+
     victim: str
     region: str
     metric: Literal["dice", "hd95"]
     condition: str
     against: str
-    primary: PrimaryFamily
+    family: Family
+    rival: str | None = None
 
-    @property
-    def family(self) -> Literal["primary", "exploratory"]:
-        declared = self.primary.metric, self.primary.region, self.primary.against
-        subject = self.metric, self.region, self.against
-        meant = self.condition in self.primary.conditions and self.victim in (self.primary.victims or [self.victim])
-        return "primary" if subject == declared and meant else "exploratory"
+    def pairs(self, victims: Mapping[str, Cells], patients: Mapping[str, str | None]) -> Pairs:
+        """The scores of the delivered files, matched by case."""
+        mine = victims.get(self.victim, {}).get(self.condition, {})
+        other = victims.get(self.rival or self.victim, {}).get(self.against, {})
+        return Pairs(self._scores(mine), self._scores(other), patients)
 
-    def scores(self, cells: Mapping[str, Record]) -> dict[str, float]:
-        """Case → the score of its file, of the cells of one condition."""
+    def _scores(self, cells: Mapping[str, Record]) -> dict[str, float]:
+        """Case → score, of the cells of one condition."""
         return {
             case: score.value
             for case, record in cells.items()
@@ -172,8 +191,18 @@ class _Question:
         }
 
 
-def _arranged(records: Iterable[Record]) -> tuple[dict[str, Cells], dict[str, str | None]]:
-    """Victim → condition → case → record, and case → patient."""
+def _family(primary: PrimaryFamily, victim: str, subject: tuple[str, str, str], condition: str) -> Family:
+    declared = primary.metric, primary.region, primary.against
+    meant = condition in primary.conditions and victim in (primary.victims or [victim]) and not primary.rivals
+    return "primary" if subject == declared and meant else "exploratory"
+
+
+def arranged(records: Iterable[Record]) -> tuple[dict[str, Cells], dict[str, str | None]]:
+    """Victim → condition → case → record, and case → patient.
+
+    Raises:
+        RunError: two records of one cell, or a case that belongs to two patients.
+    """
     victims: defaultdict[str, defaultdict[str, dict[str, Record]]] = defaultdict(lambda: defaultdict(dict))
     patients: dict[str, str | None] = {}
     for record in records:
@@ -196,18 +225,18 @@ def _arranged(records: Iterable[Record]) -> tuple[dict[str, Cells], dict[str, st
 def _held(cells: Cells, primary: PrimaryFamily, subject: tuple[str, str]) -> list[tuple[str, str]]:
     """Which condition is held against which: attacks before controls, families and budgets in order."""
     presented = {condition: next(iter(of.values())).presented for condition, of in cells.items()}
-
-    def place(condition: str) -> tuple[str, str, float, str]:
-        shown = presented[condition]
-        return shown.role, shown.family, shown.amount or 0.0, condition
-
-    tried = sorted((c for c, shown in presented.items() if shown.role != "clean"), key=place)
+    tried = sorted((c for c, shown in presented.items() if shown.role != "clean"), key=lambda c: order(presented[c], c))
     permuted = [(of, c) for c in tried if (of := _permutes(presented[c])) in presented]
     held = [(condition, CLEAN) for condition in tried]
     held += sorted(((of, c) for of, c in permuted if of), key=lambda pair: tried.index(pair[0]))
-    if subject == (primary.metric, primary.region):
+    if subject == (primary.metric, primary.region) and not primary.rivals:
         held += [(condition, primary.against) for condition in primary.conditions]
     return list(dict.fromkeys(held))
+
+
+def order(shown: Presented, condition: str) -> tuple[str, str, float, str]:
+    """Where a condition comes among others: attacks before controls, families and budgets in order."""
+    return shown.role, shown.family, shown.amount or 0.0, condition
 
 
 def _permutes(control: Presented) -> str | None:
@@ -215,24 +244,24 @@ def _permutes(control: Presented) -> str | None:
     return control.of if control.role == "control" and control.family.startswith("permuted") else None
 
 
-def _answer(question: _Question, cells: Cells, patients: Mapping[str, str | None]) -> Comparison:
-    pairs = Pairs(
-        question.scores(cells.get(question.condition, {})), question.scores(cells.get(question.against, {})), patients
-    )
+def answer(question: Question, victims: Mapping[str, Cells], patients: Mapping[str, str | None]) -> Comparison:
+    """The two-sided test of one question."""
+    pairs = question.pairs(victims, patients)
     result = signed_rank(pairs)
+    return told(question, pairs, result, NO_CLAIM if result.n < FEWEST else "")
+
+
+def told(question: Question, pairs: Pairs, result: SignedRank, verdict: str, margin: float | None = None) -> Comparison:
+    """One row of the table; its p-value is not adjusted yet."""
     condition, against = (float(values.mean()) if values.size else None for values in pairs.values)
     return Comparison(
-        victim=question.victim,
-        region=question.region,
-        metric=question.metric,
-        condition=question.condition,
-        against=question.against,
-        family=question.family,
+        **asdict(question),
+        margin=margin,
         unit=pairs.unit,
         **{name: value for name, value in asdict(result).items() if name in Comparison.model_fields},
         p_adjusted=None,
         mean_condition=condition,
         mean_against=against,
         missing=pairs.missing,
-        verdict=NO_CLAIM if result.n < FEWEST else "",
+        verdict=verdict,
     )

@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from medadv.atomic import write_text
+from medadv.study.judgement import Judgement
 from medadv.study.records import Record, Score
+from medadv.study.rivals import between
 from medadv.study.spreadsheet import write_rows
-from medadv.study.stats import Comparison
+from medadv.study.stats import Comparison, PrimaryFamily, compare
 
-_CONDITION = ("role", "family", "budget", "amount", "unit", "of")
+_CONDITION = ("role", "family", "budget", "amount", "unit", "of", "source")
 _CASE = ("case", "patient", "stratum", "fold")
+
+
+def write_tables(
+    folder: Path, records: Sequence[Record], primary: PrimaryFamily, judgement: Judgement | None = None
+) -> None:
+    """Make both tables of a run.
+
+    Args:
+        folder: where they are put.
+        records: all that count, worst cases among them.
+        primary: the declared family.
+        judgement: how defences are judged; None in a study without one.
+    """
+    regions = records[0].inputs["regions"]
+    rows = [row for metric in ("dice", "hd95") for row in compare(records, primary, regions, metric)]
+    if judgement is not None:
+        rows += between(records, primary, judgement, regions)
+    write_text(folder / "scores.csv", scores_table(records))
+    write_text(folder / "comparisons.csv", comparisons_table(rows))
 
 
 def scores_table(records: Iterable[Record]) -> str:
     """One row a score, in the order of victim, condition and case; regions stay in the record's order.
 
-    Columns: victim, condition, the condition's role, family, budget, amount, unit and ``of``, case, patient,
-    stratum, fold, then those of ``Score``.
+    Columns: victim, condition, the condition's role, family, budget, amount, unit, ``of`` and ``source``, case,
+    patient, stratum, fold, then those of ``Score``.
     """
     ordered = sorted(records, key=lambda record: (record.victim, record.condition, record.case, record.key))
     return write_rows(

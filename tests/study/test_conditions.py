@@ -18,18 +18,11 @@ from medadv.attack.threat import Linf
 from medadv.data.brats import MODALITIES
 from medadv.labels import BRATS_2018
 from medadv.study.attacks import Fgsm, Ifgsm, Pgd
-from medadv.study.conditions import (
-    CLEAN,
-    IDENTITY,
-    Attacked,
-    Condition,
-    Permuted,
-    Scene,
-    SignNoise,
-    conditions,
-    primary_conditions,
-)
+from medadv.study.conditions import CLEAN, IDENTITY, Attacked, Condition, Need, Scene
+from medadv.study.controls import Permuted, SignNoise
 from medadv.study.records import digest
+from medadv.study.spec import Study
+from medadv.study.suite import conditions, primary_conditions
 from medadv.victims.head import Softmax
 from medadv.victims.segmentation import Segmenter
 
@@ -37,7 +30,7 @@ WIDE = Linf(Budget(0.3), None)
 CLIPPED = Linf(Budget(0.3))
 
 
-def scene(seed: int = 0, stored: dict[str, torch.Tensor] | None = None) -> Scene:
+def scene(seed: int = 0, stored: dict[Need, torch.Tensor] | None = None) -> Scene:
     generator = torch.Generator().manual_seed(seed)
     x = 500 + 100 * torch.randn((1, 4, 8, 8, 8), generator=generator)
     x[:, :, :2] = 0
@@ -48,6 +41,10 @@ def scene(seed: int = 0, stored: dict[str, torch.Tensor] | None = None) -> Scene
 
 def attacked(threat: Linf = CLIPPED) -> Attacked:
     return Attacked("mine", Fgsm(preset="fgsm"), threat)
+
+
+def met(study: Study) -> tuple[Condition, ...]:
+    return conditions(study, next(iter(study.entrants.values())))
 
 
 @pytest.mark.parametrize("condition", [CLEAN, IDENTITY])
@@ -87,7 +84,7 @@ def test_noise_is_of_its_case_and_not_of_chance() -> None:
 
 def shuffled(s: Scene, condition: Permuted) -> torch.Tensor:
     delivered = condition.of.show(s).x
-    return condition.show(replace(s, stored={condition.of.name: delivered})).x
+    return condition.show(replace(s, stored={Need(condition.of.name): delivered})).x
 
 
 @given(st.integers(0, 100))
@@ -126,16 +123,16 @@ def test_an_attack_shows_what_it_found_and_how() -> None:
 
 
 def test_each_condition_comes_after_what_it_needs_under_a_name_of_its_own() -> None:
-    every = conditions(small(Path("data")))
+    every = met(small(Path("data")))
     names = [condition.name for condition in every]
     assert len(set(names)) == len(names) == 12
     assert names[0] == "clean"
     for place, condition in enumerate(every):
-        assert set(condition.needs) <= set(names[:place])
+        assert {need.condition for need in condition.needs} <= set(names[:place])
 
 
 def test_names_and_titles_are_those_that_people_read() -> None:
-    shown = {condition.name: condition.presented for condition in conditions(small(Path("data")))}
+    shown = {condition.name: condition.presented for condition in met(small(Path("data")))}
     assert set(shown) == {"clean", "identity"} | {
         f"{kind}-{budget}-sigma"
         for kind in ("noise", "fgsm", "ifgsm", "permuted-fgsm", "permuted-ifgsm")
@@ -158,12 +155,12 @@ def test_names_and_titles_are_those_that_people_read() -> None:
 )
 def test_only_the_controls_that_are_asked_for(controls: tuple[str, ...], kinds: set[str]) -> None:
     study = small(Path("data"), controls=controls, attacks={"fgsm": {"preset": "fgsm"}})
-    assert {condition.name.split("-")[0] for condition in conditions(study)} == kinds
+    assert {condition.name.split("-")[0] for condition in met(study)} == kinds
 
 
 def test_one_noise_a_budget_however_many_attacks_use_it() -> None:
     attacks = {"a": {"preset": "fgsm"}, "b": {"preset": "fgsm", "budgets": ["0.3 sigma", "0.5 sigma"]}}
-    names = [c.name for c in conditions(small(Path("data"), attacks=attacks)) if c.name.startswith("noise")]
+    names = [c.name for c in met(small(Path("data"), attacks=attacks)) if c.name.startswith("noise")]
     assert sorted(names) == ["noise-0.1-sigma", "noise-0.3-sigma", "noise-0.5-sigma"]
 
 
@@ -181,7 +178,7 @@ def test_the_family_is_what_was_declared(primary: dict[str, object], names: set[
     found = primary_conditions(study)
     assert set(found) == names
     assert len(found) == len(names)
-    assert set(found) <= {condition.name for condition in conditions(study)}
+    assert set(found) <= {condition.name for condition in met(study)}
 
 
 # Settings: what goes into a key

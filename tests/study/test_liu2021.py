@@ -12,9 +12,9 @@ from study.small_study import NETWORK, every_record
 from medadv.data.brats import MODALITIES
 from medadv.data.phantom import phantom
 from medadv.labels import BRATS_2018
-from medadv.study.conditions import conditions, primary_conditions
 from medadv.study.load import load_study
 from medadv.study.run import run
+from medadv.study.suite import conditions, primary_conditions
 
 FILE = Path(__file__).parents[2] / "pipelines" / "liu2021_attacks.yaml"
 
@@ -27,7 +27,7 @@ def test_the_study_covers_attacks_budgets_regions_and_tissues_on_two_unets() -> 
     assert study.regions is None  # all are scored
     asked = {name for spec in study.attacks.values() for name in spec.names}
     assert set(BRATS_2018.names) <= asked
-    every = conditions(study)
+    every = conditions(study, study.entrants["unet"])
     swept = {c.presented.amount for c in every if c.presented.family == "tifgsm-permuted"}
     assert swept == {0.01, 0.02, 0.05, 0.1, 0.2}
     assert set(primary_conditions(study)) < {c.name for c in every}
@@ -64,7 +64,7 @@ def test_a_miniature_of_it_runs_from_end_to_end(tmp_path: Path) -> None:
     }
     study = load_study(FILE, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
     outcome = run(study, runs=tmp_path / "runs", tracked=False)
-    expected = 2 * 2 * len(conditions(study))
+    expected = 2 * 2 * len(conditions(study, study.entrants["unet"]))
     assert len(every_record(outcome.folder)) == expected
     assert (outcome.folder / "report" / "index.html").exists()
     table = (outcome.folder / "comparisons.csv").read_text()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from study.small_study import every_record, go, small
-from study.test_conditions import CLIPPED, WIDE, scene
+from study.test_conditions import CLIPPED, WIDE, met, scene
 
 from medadv.attack.budget import Budget
 from medadv.attack.objective import Away, Towards
@@ -20,9 +20,11 @@ from medadv.data.files import read
 from medadv.errors import ConfigError
 from medadv.labels import BRATS_2018
 from medadv.study.attacks import Fgsm, Ifgsm, Mifgsm, Pgd, Tifgsm
-from medadv.study.conditions import Attacked, Condition, Permuted, SignNoise, conditions, primary_conditions
+from medadv.study.conditions import Attacked, Condition, Need
+from medadv.study.controls import Permuted, SignNoise
 from medadv.study.reach import Reach
 from medadv.study.records import digest
+from medadv.study.suite import primary_conditions
 
 FLAIR = Reach(modalities=("flair",))
 IFGSM = Ifgsm(preset="ifgsm", steps=2)
@@ -53,7 +55,7 @@ def test_the_control_shuffles_where_the_attack_was() -> None:
     s = scene()
     attack = Attacked("a", IFGSM, WIDE, FLAIR)
     delivered = attack.show(s).x
-    shown = Permuted(attack).show(replace(s, stored={attack.name: delivered}))
+    shown = Permuted(attack).show(replace(s, stored={Need(attack.name): delivered}))
     assert torch.equal(shown.x[:, OTHERS], s.x[:, OTHERS])
     assert not torch.equal(shown.x, delivered)
 
@@ -90,7 +92,7 @@ def test_a_name_says_which_modalities_and_a_title_too() -> None:
         budgets=["0.1 sigma"],
         primary={"region": "WT", "attacks": ["ifgsm"]},
     )
-    shown = {c.name: c.presented for c in conditions(named)}
+    shown = {c.name: c.presented for c in met(named)}
     assert set(shown) == {
         *("clean", "identity", "all-0.1-sigma", "permuted-all-0.1-sigma", "noise-0.1-sigma"),
         *("ifgsm-flair-0.1-sigma", "permuted-ifgsm-flair-0.1-sigma", "noise-flair-0.1-sigma"),
@@ -104,17 +106,17 @@ def test_a_name_says_which_modalities_and_a_title_too() -> None:
 
 
 def test_the_whole_volume_is_a_threat_of_its_own_name() -> None:
-    names = {c.name: c.presented.title for c in conditions(study(support="volume", budgets=["0.1 sigma"]))}
+    names = {c.name: c.presented.title for c in met(study(support="volume", budgets=["0.1 sigma"]))}
     assert names["fgsm-volume-0.1-sigma"] == "FGSM, background too"
     assert names["noise-volume-0.1-sigma"] == "sign noise, background too"
     for kind in ("otsu", "mask"):
-        assert {c.name for c in conditions(study(support=kind))} == {c.name for c in conditions(study())}
+        assert {c.name for c in met(study(support=kind))} == {c.name for c in met(study())}
 
 
 def test_the_studys_modalities_are_those_of_attacks_that_name_none() -> None:
     attacks = {"a": {"preset": "fgsm"}, "b": {"preset": "fgsm", "modalities": ["t1"]}}
     mixed = study(modalities=["t2", "flair"], attacks=attacks, budgets=["0.1 sigma"], controls=())
-    assert [c.name for c in conditions(mixed)] == ["clean", "a-flair-t2-0.1-sigma", "b-t1-0.1-sigma"]
+    assert [c.name for c in met(mixed)] == ["clean", "a-flair-t2-0.1-sigma", "b-t1-0.1-sigma"]
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

@@ -80,19 +80,19 @@ def record(case: str, value: float = 1 / 3, condition: str = "fgsm") -> Record:
 
 def test_scores_have_one_spelling() -> None:
     assert scores_table([record("b"), record("a", 1.0)]) == (
-        "victim,condition,role,family,budget,amount,unit,of,case,patient,stratum,fold,region,metric,policy,value,computed,truth,predicted,hit\n"
-        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,a,,HGG,2,WT,dice,strict,1.0,-0.5,9,8,7\n"
-        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,a,,HGG,2,ET,dice,strict,1.0,-0.5,9,8,7\n"
-        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,b,,HGG,2,WT,dice,strict,0.3333333333333333,-0.5,9,8,7\n"
-        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,b,,HGG,2,ET,dice,strict,0.3333333333333333,-0.5,9,8,7\n"
+        "victim,condition,role,family,budget,amount,unit,of,source,case,patient,stratum,fold,region,metric,policy,value,computed,truth,predicted,hit,attack\n"
+        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,,a,,HGG,2,WT,dice,strict,1.0,-0.5,9,8,7,\n"
+        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,,a,,HGG,2,ET,dice,strict,1.0,-0.5,9,8,7,\n"
+        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,,b,,HGG,2,WT,dice,strict,0.3333333333333333,-0.5,9,8,7,\n"
+        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,,b,,HGG,2,ET,dice,strict,0.3333333333333333,-0.5,9,8,7,\n"
     )
 
 
 def test_comparisons_have_one_spelling() -> None:
     assert comparisons_table([ROW]) == (
-        "victim,region,metric,condition,against,family,unit,n,zeros,ties,method,zero_method,sided,w_plus,w_minus,p,"
+        "victim,region,metric,condition,against,rival,margin,family,unit,n,zeros,ties,method,zero_method,sided,w_plus,w_minus,p,"
         "p_adjusted,estimate,low,high,confidence,rank_biserial,mean_condition,mean_against,missing,verdict\n"
-        "unet,WT,dice,fgsm,clean,primary,cases,12,0,2,exact,pratt,two-sided,0.0,78.0,0.00048828125,"
+        "unet,WT,dice,fgsm,clean,,,primary,cases,12,0,2,exact,pratt,two-sided,0.0,78.0,0.00048828125,"
         "0.001,-0.30000000000000004,-1e-05,,0.95751953125,-1.0,0.5,0.8,a;'=b,\n"
     )
 

@@ -1,0 +1,121 @@
+"""Victims held against each other under one condition: is a defence worth anything, and what does it cost?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Literal
+
+from medadv.study.judgement import Judgement
+from medadv.study.pairs import Pairs
+from medadv.study.records import Presented, Record
+from medadv.study.signed_rank import signed_rank
+from medadv.study.stats import (
+    CLEAN,
+    FEWEST,
+    NO_CLAIM,
+    Cells,
+    Comparison,
+    Family,
+    PrimaryFamily,
+    Question,
+    adjusted,
+    answer,
+    arranged,
+    order,
+    told,
+)
+
+METRIC_NAMES: tuple[Literal["dice", "hd95"], ...] = ("dice", "hd95")
+
+LEVEL = 0.05
+"""What an adjusted p must stay below for non-inferiority."""
+
+
+def between(
+    records: Iterable[Record], primary: PrimaryFamily, judgement: Judgement, regions: Sequence[str]
+) -> list[Comparison]:
+    """Every pair of judged victims under every attack that both met, the worst cases, and clean; and non-inferiority.
+
+    Differences are the victim's score minus its rival's, which stands above it in the study: the undefended victim is
+    the rival of its defences. Pairs are matched by case and averaged within patients, as everywhere.
+
+    Declared are, in the primary metric and region, those of each defended victim with its undefended one: in the
+    primary family if the study declares it so, else in the family ``rivals`` under the worst cases. With a margin the
+    clean Dice of each defended victim is tested for non-inferiority. Holm's adjustment is made within each family.
+
+    Args:
+        records: those of the study, worst cases among them.
+        primary: the declared family.
+        judgement: who is judged, and against whom.
+        regions: regions or tissues, in the order wanted.
+
+    Raises:
+        RunError: two records of one cell, or a case that belongs to two patients.
+    """
+    victims, patients = arranged(records)
+    rows = [answer(question, victims, patients) for question in _questions(victims, primary, judgement, regions)]
+    if judgement.margin is not None:
+        for victim, rival in judgement.undefended.items():
+            question = Question(victim, primary.region, "dice", CLEAN, CLEAN, "non-inferiority", rival)
+            rows.append(non_inferiority(question, question.pairs(victims, patients), judgement.margin))
+    return [_with_verdict(row) for row in adjusted(rows)]
+
+
+def non_inferiority(question: Question, pairs: Pairs, margin: float) -> Comparison:
+    """The one-sided signed-rank test of condition - against + margin > 0.
+
+    Its estimate is the Hodges-Lehmann shift without the margin, and ``low`` its one-sided 95 % limit (``confidence`` is
+    what that limit reaches, unless n is too small); there is no upper one. Unadjusted, p below .05 and a lower limit
+    above -margin say the same, but for ties and zeros.
+
+    Args:
+        question: what is compared; its family.
+        pairs: clean scores of the defended victim, and of the undefended one.
+        margin: the loss of Dice that is declared to be of no concern, above 0.
+    """
+    shifted = Pairs({case: value + margin for case, value in pairs.condition.items()}, pairs.against, pairs.patients)
+    result = signed_rank(shifted, "greater", confidence=0.9)  # the lower end of a two-sided 90 % interval
+    estimate, low = (None if value is None else round(value - margin, 9) for value in (result.estimate, result.low))
+    result = replace(result, estimate=estimate, low=low, high=None, confidence=(1 + result.confidence) / 2)
+    return told(question, pairs, result, "", margin)
+
+
+def _with_verdict(row: Comparison) -> Comparison:
+    if row.margin is None or row.p_adjusted is None:
+        return row
+    shown = "" if row.p_adjusted < LEVEL else "not shown to be "
+    verdict = NO_CLAIM if row.n < FEWEST else f"{shown}non-inferior within {row.margin:g}"
+    return row.model_copy(update={"verdict": verdict})
+
+
+def _questions(
+    victims: Mapping[str, Cells], primary: PrimaryFamily, judgement: Judgement, regions: Sequence[str]
+) -> Iterator[Question]:
+    for rival, victim in combinations(judgement.judged, 2):
+        conditions = _common(victims.get(victim, {}), victims.get(rival, {}))
+        for metric in METRIC_NAMES:
+            for region in regions:
+                subject = (metric, region) == (primary.metric, primary.region)
+                families = _declared(primary, judgement, victim, rival) if subject else {}
+                for condition in dict.fromkeys([*conditions, *families]):
+                    family = families.get(condition, "exploratory")
+                    yield Question(victim, region, metric, condition, condition, family, rival)
+
+
+def _declared(primary: PrimaryFamily, judgement: Judgement, victim: str, rival: str) -> dict[str, Family]:
+    """Condition → the family in which two victims were declared to be held against each other under it."""
+    if primary.rivals.get(victim) == rival:
+        return dict.fromkeys(primary.conditions, "primary")
+    if not primary.rivals and judgement.undefended.get(victim) == rival:
+        return dict.fromkeys(judgement.worst[victim], "rivals")
+    return {}
+
+
+def _common(cells: Cells, others: Cells) -> list[str]:
+    """Clean, and every attack that both victims met."""
+    shown: dict[str, Presented] = {name: next(iter(of.values())).presented for name, of in cells.items()}
+    attacks = [name for name in shown if name in others and shown[name].role == "attack"]
+    clean = [name for name in shown if name in others and shown[name].role == "clean"]
+    return [*clean, *sorted(attacks, key=lambda name: order(shown[name], name))]

@@ -1,0 +1,125 @@
+"""Which conditions each victim of a study meets, and which comparisons are declared about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from medadv.attack.budget import Budget
+from medadv.errors import ConfigError
+from medadv.study.adaptive import added, bases, budgets_of, check_worst
+from medadv.study.conditions import CLEAN, IDENTITY, Attacked, Condition, attacked, slug
+from medadv.study.controls import Permuted, SignNoise
+from medadv.study.entrants import Entrant
+from medadv.study.judgement import Judgement
+from medadv.study.spec import WORST, Study
+from medadv.study.stats import PrimaryFamily
+from medadv.study.transfer import Transferred
+
+
+def conditions(study: Study, entrant: Entrant) -> tuple[Condition, ...]:
+    """All conditions of one victim, each after those that it needs of its own.
+
+    Clean, each attack with the control that needs its perturbation, other controls; in a study with a defence the
+    adaptive suite, what is transferred last. A teacher that is not judged meets clean, and what is transferred from it.
+
+    Raises:
+        ConfigError: two conditions would be called the same, or there is no attack that could be adapted.
+    """
+    if not entrant.judged:
+        return (CLEAN, *bases(study))
+    attacks = [attacked(study, name, budget) for name in study.attacks for budget in study.budgets_of(name)]
+    every: list[Condition] = [CLEAN]
+    for attack in attacks:
+        every += [attack, Permuted(attack)] if "permuted" in study.controls else [attack]
+    if "identity" in study.controls:
+        every.append(IDENTITY)
+    if "noise" in study.controls:
+        every += [SignNoise(*threat) for threat in dict.fromkeys((attack.threat, attack.reach) for attack in attacks)]
+    return _joined(every, added(study, entrant)) if study.defended else tuple(every)
+
+
+def _joined(own: Iterable[Condition], others: Iterable[Condition]) -> tuple[Condition, ...]:
+    """The study's own conditions, and others; what it runs itself is not run again under another name."""
+    names = {condition.name: condition for condition in own}
+    known = [(condition.settings(), condition.needs) for condition in names.values()]
+    for condition in others:
+        if (settings := (condition.settings(), condition.needs)) in known:
+            continue
+        if condition.name in names:
+            raise ConfigError(
+                "two conditions of the study would be called the same",
+                got=condition.name,
+                cause="an attack has the name of one that is added because of a defence",
+                advice="give the attack another name",
+            )
+        names[condition.name] = condition
+        known.append(settings)
+    return tuple(names.values())
+
+
+def worst_name(budget: str) -> str:
+    """The worst of all untargeted attacks at a budget, as a condition is called."""
+    return f"{WORST}-{slug(Budget.parse(budget))}"
+
+
+def primary_conditions(study: Study) -> tuple[str, ...]:
+    """The names of the conditions in the declared family."""
+    found: list[str] = []
+    for name in study.primary.attacks or study.attacks:
+        for budget in budgets_of(study) if name == WORST else study.budgets_of(name):
+            if study.primary.budgets is None or budget in study.primary.budgets:
+                found.append(worst_name(budget) if name == WORST else attacked(study, name, budget).name)
+    return tuple(found)
+
+
+def primary_family(study: Study) -> PrimaryFamily:
+    """What the study declares before any score exists.
+
+    Raises:
+        ConfigError: victims outside cannot be in a family about defences.
+    """
+    primary = study.primary
+    judged = tuple(entrant.name for entrant in study.entrants.values() if entrant.judged)
+    rivals = _undefended(study) if primary.against == "undefended" else {}
+    if primary.returned and (rivals or WORST in (primary.attacks or ())):
+        raise ConfigError(
+            "victims outside cannot be held against an undefended victim, or have a worst case",
+            got=list(primary.returned),
+            cause="they meet only what comes back of one export, and adaptive attacks on them cannot be made",
+            advice="leave out primary.returned: their comparisons are then exploratory",
+        )
+    if study.defended:
+        check_worst(study)
+    return PrimaryFamily(
+        metric=primary.metric,
+        region=primary.region,
+        victims=tuple(rivals) or (*judged, *primary.returned),
+        conditions=primary_conditions(study),
+        rivals=rivals,
+    )
+
+
+def judgement(study: Study) -> Judgement | None:
+    """How the study judges its defences; None where it has none."""
+    if not study.defended:
+        return None
+    worst: dict[str, dict[str, tuple[str, ...]]] = {}
+    for entrant in study.entrants.values():
+        if entrant.judged:
+            attacks = [condition for condition in conditions(study, entrant) if _untargeted(condition)]
+            worst[entrant.name] = {
+                worst_name(text): tuple(a.name for a in attacks if a.threat and a.threat.budget == Budget.parse(text))
+                for text in budgets_of(study)
+            }
+    return Judgement(judged=tuple(worst), undefended=_undefended(study), worst=worst, margin=study.primary.margin)
+
+
+def _undefended(study: Study) -> dict[str, str]:
+    """Defended victim → the one that it is held against."""
+    judged = (entrant for entrant in study.entrants.values() if entrant.judged)
+    return {entrant.name: entrant.undefended for entrant in judged if entrant.undefended is not None}
+
+
+def _untargeted(condition: Condition) -> bool:
+    attack = condition.of if isinstance(condition, Transferred) else condition
+    return isinstance(attack, Attacked) and not attack.spec.targeted

@@ -1,0 +1,183 @@
+"""What a study with a defence runs beside its own attacks, by name, and what it declares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from study.defended_study import DISTILLED, defended
+from study.small_study import small
+
+from medadv.attack.losses import LOSSES, Tempered
+from medadv.errors import ConfigError
+from medadv.study.adaptive import base_of, budgets_of, sources_of, temperatures_of
+from medadv.study.attacks import Ifgsm, TemperedLoss
+from medadv.study.conditions import Attacked
+from medadv.study.machine import Machine
+from medadv.study.plan import plan
+from medadv.study.spec import Study
+from medadv.study.suite import conditions, judgement, primary_family
+
+ROOT = Path("data")
+PLAIN: dict[str, Any] = {"inference": {"name": "whole"}}
+HARD: dict[str, Any] = {"like": "glow", "defence": {"name": "adversarial training", "budgets": ["0.1 sigma"]}}
+
+
+def names(study: Study, victim: str) -> list[str]:
+    return [condition.name for condition in conditions(study, study.entrants[victim])]
+
+
+def test_a_study_without_a_defence_gains_nothing() -> None:
+    study = small(ROOT, victims={"glow": PLAIN, "other": {"like": "glow"}})
+    assert names(study, "other") == names(study, "glow")
+    assert len(names(study, "glow")) == 12
+    assert judgement(study) is None
+    assert not primary_family(study).rivals
+
+
+def test_every_temperature_above_one_is_tried_on_every_victim() -> None:
+    at = {"like": "glow", "defence": {"name": "distillation", "at": [5, 20, 0.5]}}
+    study = defended(ROOT, victims={"glow": PLAIN, "soft": at}, adaptive={"temperatures": [2]})
+    assert temperatures_of(study) == (2, 5, 20)
+    for victim in ("glow", "soft-T5", "soft-T20", "soft-T0.5"):
+        tempered = {name for name in names(study, victim) if name.startswith("ifgsm-T")}
+        assert tempered == {f"ifgsm-T{t}-0.3-sigma" for t in (2, 5, 20)}
+
+
+def test_logits_are_divided_by_ten_where_nobody_was_trained_at_a_temperature() -> None:
+    study = defended(ROOT, victims={"glow": PLAIN, "hard": HARD})
+    assert temperatures_of(study) == (10,)
+    expected = ["clean", "ifgsm", "noise", "ifgsm-T10", "ifgsm-margin", "transfer-from-glow"]
+    assert names(study, "hard") == [name if name == "clean" else f"{name}-0.3-sigma" for name in expected]
+    assert names(study, "glow") == [name.replace("from-glow", "from-hard") for name in names(study, "hard")]
+
+
+def test_each_victim_is_shown_what_was_found_for_the_others_of_its_pair() -> None:
+    study = defended(ROOT, victims={"glow": PLAIN, "loud": DISTILLED, "hard": HARD})
+    sources = {name: sources_of(study, entrant) for name, entrant in study.entrants.items()}
+    assert sources == {
+        "glow": ("loud", "hard"),
+        "loud": ("glow", "loud-teacher"),
+        "hard": ("glow",),
+        "loud-teacher": (),
+    }
+    assert names(study, "loud-teacher") == ["clean", "ifgsm-0.3-sigma"]
+
+
+ATTACKS = {
+    "tifgsm": {"preset": "tifgsm", "steps": 90, "goal": {"erase": "WT"}},
+    "region": {"preset": "pgd", "steps": 20, "region": "WT"},
+    "first": {"preset": "ifgsm", "steps": 20},
+    "second": {"preset": "pgd", "steps": 20},
+    "fgsm": {"preset": "fgsm"},
+}
+
+
+def test_the_untargeted_attack_of_most_steps_is_varied() -> None:
+    assert base_of(defended(ROOT, attacks=ATTACKS)) == "first"
+    assert base_of(defended(ROOT, attacks=ATTACKS, adaptive={"attack": "fgsm"})) == "fgsm"
+    assert base_of(defended(ROOT, attacks={name: ATTACKS[name] for name in ("tifgsm", "region")})) == "region"
+    with pytest.raises(ConfigError, match="no untargeted attack"):
+        base_of(defended(ROOT, attacks={"tifgsm": ATTACKS["tifgsm"]}))
+
+
+def test_it_is_varied_at_the_primary_budgets() -> None:
+    many = {"budgets": ["0.1 sigma", "0.2 sigma", "0.3 sigma"]}
+    assert budgets_of(defended(ROOT, **many)) == ("0.1 sigma", "0.2 sigma", "0.3 sigma")
+    primary = {"region": "WT", "budgets": ["0.2 sigma"]}
+    assert budgets_of(defended(ROOT, **many, primary=primary)) == ("0.2 sigma",)
+    assert budgets_of(defended(ROOT, **many, primary=primary, adaptive={"budgets": ["0.1"]})) == ("0.1 sigma",)
+    # a budget of its own: the attack itself is run there too, or its files could not be shown to others
+    study = defended(ROOT, **many, adaptive={"budgets": ["0.5 sigma"]})
+    assert {"ifgsm-0.5-sigma", "ifgsm-margin-0.5-sigma", "transfer-from-loud-0.5-sigma"} <= set(names(study, "glow"))
+
+
+def test_the_worst_case_is_of_all_untargeted_attacks_at_its_budget() -> None:
+    study = defended(ROOT, attacks=ATTACKS, controls=["identity", "noise", "permuted"])
+    declared = judgement(study)
+    assert declared is not None
+    kinds = ("region", "first", "second", "fgsm", "first-T100", "first-margin")
+    others = ("transfer-from-glow", "transfer-from-loud-teacher")
+    assert declared.worst["loud"] == {"worst-0.3-sigma": tuple(f"{kind}-0.3-sigma" for kind in (*kinds, *others))}
+    assert set(declared.worst) == {"glow", "loud"}
+
+
+def test_what_the_study_runs_itself_is_not_run_again_under_another_name() -> None:
+    own = {"ifgsm": {"preset": "ifgsm", "steps": 2}, "mine": {"preset": "ifgsm", "steps": 2, "loss": "logit margin"}}
+    study = defended(ROOT, attacks=own)
+    assert "ifgsm-margin-0.3-sigma" not in names(study, "loud")
+    declared = judgement(study)
+    assert declared is not None
+    assert "mine-0.3-sigma" in declared.worst["loud"]["worst-0.3-sigma"]
+
+
+def test_an_attack_with_the_name_of_an_added_one_is_refused() -> None:
+    attacks = {"ifgsm": {"preset": "ifgsm", "steps": 2}, "ifgsm-margin": {"preset": "fgsm"}}
+    study = defended(ROOT, attacks=attacks)
+    with pytest.raises(ConfigError, match="called the same"):
+        conditions(study, study.entrants["loud"])
+
+
+def test_a_worst_case_is_declared_only_where_the_suite_is_run() -> None:
+    budgets = ["0.1 sigma", "0.3 sigma"]
+    primary = {"region": "WT", "attacks": ["worst"], "budgets": budgets}
+    with pytest.raises(ConfigError, match="adaptive attacks are not run"):
+        primary_family(defended(ROOT, budgets=budgets, primary=primary, adaptive={"budgets": ["0.1 sigma"]}))
+    family = primary_family(defended(ROOT, budgets=budgets, primary=primary))
+    assert family.conditions == ("worst-0.1-sigma", "worst-0.3-sigma")
+
+
+def test_victims_outside_cannot_be_in_a_family_about_defences() -> None:
+    for primary in ({"attacks": ["worst"]}, {"against": "undefended"}):
+        study = defended(ROOT, primary={"region": "WT", "returned": ["nnunet"], **primary})
+        with pytest.raises(ConfigError, match="victims outside cannot"):
+            primary_family(study)
+
+
+def test_a_plan_counts_what_each_victim_meets(three: Path, tmp_path: Path) -> None:
+    study = defended(three, victims={"glow": PLAIN, "loud": DISTILLED})
+    planned = plan(study, Machine(), tmp_path, timed=False)
+    assert planned.cells == 3 * sum(len(names(study, victim)) for victim in study.entrants)
+    assert planned.family == 2
+    transfers = [line for line in planned.lines if line.what.startswith("transfer-from")]
+    assert {(line.victim, line.what) for line in transfers} == {
+        ("glow", "transfer-from-loud"),
+        ("loud", "transfer-from-glow"),
+        ("loud", "transfer-from-loud-teacher"),
+    }
+    assert all(line.passes.backward == 0 for line in transfers)
+
+
+# The loss at logits / T, as a study writes it
+
+
+def test_a_loss_at_logits_over_t_is_written_as_one() -> None:
+    study = small(ROOT, attacks={"a": {"preset": "pgd", "loss": {"of": "dice", "temperature": 10}}})
+    spec = study.attacks["a"]
+    assert spec.ascended == Tempered(LOSSES["dice"], 10.0)
+    assert spec.title == "PGD, 20 steps, logits / 10"
+    assert spec.settings()["loss"] == {"of": "dice", "temperature": 10}
+
+
+@pytest.mark.parametrize("loss", [{"of": "none", "temperature": 10}, {"temperature": 0}, {"temperature": -1}, "none"])
+def test_a_loss_that_is_none_is_refused(loss: object) -> None:
+    with pytest.raises(ConfigError):
+        small(ROOT, attacks={"a": {"preset": "pgd", "loss": loss}})
+
+
+def test_losses_by_name_keep_the_settings_that_older_records_have() -> None:
+    plain = Ifgsm(preset="ifgsm", steps=2)
+    assert plain.settings() == {"preset": "ifgsm", "loss": "cross entropy", "steps": 2, "size": None}
+    assert plain.ascended is LOSSES["cross entropy"]
+    assert Ifgsm(preset="ifgsm", steps=2, loss=TemperedLoss(temperature=1)).settings() != plain.settings()
+
+
+def test_the_logit_margin_is_told_in_the_title_of_what_was_added() -> None:
+    study = defended(ROOT)
+    every = {condition.name: condition for condition in conditions(study, study.entrants["loud"])}
+    margin, base = every["ifgsm-margin-0.3-sigma"], every["ifgsm-0.3-sigma"]
+    assert isinstance(margin, Attacked)
+    assert margin.title == "i-FGSM, 2 steps, logit margin"
+    assert base.presented.title == "i-FGSM, 2 steps"
+    assert every["ifgsm-T100-0.3-sigma"].presented.title == "i-FGSM, 2 steps, logits / 100"
