@@ -16,6 +16,7 @@ from medadv.errors import ConfigError
 from medadv.study.attacks import TemperedLoss
 from medadv.study.conditions import Attacked, Condition, attacked
 from medadv.study.controls import SignNoise
+from medadv.study.defences import temperature
 from medadv.study.entrants import Entrant
 from medadv.study.spec import WORST, Study
 from medadv.study.transfer import Transferred
@@ -53,8 +54,8 @@ def budgets_of(study: Study) -> tuple[str, ...]:
 
 def temperatures_of(study: Study) -> tuple[float, ...]:
     """Every temperature above 1 at which a victim of the study was trained, and those that it names; else 10."""
-    defences = (entrant.spec.defence for entrant in study.entrants.values())
-    every = {*(defence.temperature for defence in defences if defence is not None), *study.adaptive.temperatures}
+    trained = (temperature(entrant.spec.defence) for entrant in study.entrants.values())
+    every = {*trained, *study.adaptive.temperatures}
     return tuple(sorted(t for t in every if t > 1)) or (SATURATED,)
 
 
@@ -67,8 +68,13 @@ def sources_of(study: Study, entrant: Entrant) -> tuple[str, ...]:
 
 
 def bases(study: Study) -> list[Attacked]:
-    """The varied attack itself, at each of its budgets."""
-    return [attacked(study, base_of(study), budget) for budget in budgets_of(study)]
+    """The varied attack itself, at each of its budgets, on the watch for silent targets."""
+    return [watchful(attacked(study, base_of(study), budget)) for budget in budgets_of(study)]
+
+
+def watchful(attack: Attacked) -> Attacked:
+    """The same attack, whose records also tell at how many targets its loss has no gradient."""
+    return replace(attack, listens=True)
 
 
 def added(study: Study, entrant: Entrant) -> Iterator[Condition]:

@@ -12,7 +12,6 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from medadv.attack.loop import Adversarial
 from medadv.attack.rng import Rng
 from medadv.attack.threat import Box
 from medadv.data.files import read, write, written
@@ -157,7 +156,7 @@ class Cell:
             size=size,
             delivered=files,
             versions=versions(),
-            effort=_effort(shown.adversarial, victim),
+            effort=_effort(shown, victim),
             agreement=None if victim.deployed is None else bench.agreement(again, fooled),
             savings=tuple(bench.contestant.savings),
             device=str(bench.device),
@@ -213,14 +212,15 @@ class Cell:
         return radii, self.allowed.size(x)[0].item()
 
 
-def _effort(adversarial: Adversarial | None, victim: Segmenter) -> Effort | None:
-    if adversarial is None:
+def _effort(shown: Shown, victim: Segmenter) -> Effort | None:
+    if (adversarial := shown.adversarial) is None:
         return None
     return Effort(
         steps=adversarial.passes.backward // victim.gradient_cost.backward,
         forward=adversarial.passes.forward,
         backward=adversarial.passes.backward,
         zero_gradient_share=adversarial.zero_gradient_share[0].item(),
+        silent_share=shown.silent,
         trace={
             name: [value for value in values[:, 0].tolist() if math.isfinite(value)]
             for name, values in adversarial.trace.items()

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from medadv.attack.budget import Budget
+from medadv.attack.checks import silent_share
 from medadv.attack.loop import Adversarial
 from medadv.attack.rng import Rng
 from medadv.attack.threat import Box, Linf
@@ -72,10 +73,15 @@ class Scene:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What a condition makes of a case: the voxels to deliver, and for an attack how it went."""
+    """What a condition makes of a case: the voxels to deliver, and for an attack how it went.
+
+    Attributes:
+        silent: the share of the targets of the clean case at whose logits the loss has no gradient; None if not asked.
+    """
 
     x: Image
     adversarial: Adversarial | None = None
+    silent: float | None = None
 
 
 @runtime_checkable
@@ -148,6 +154,7 @@ class Attacked:
 
     Attributes:
         note: what its title says beside the attack's own; no part of the key.
+        listens: whether its records tell at how many targets its loss is silent; no part of the key.
     """
 
     family: str
@@ -156,6 +163,7 @@ class Attacked:
     reach: Reach = Reach()  # noqa: RUF009  (a frozen value)
     needs: tuple[Need, ...] = ()
     note: str = ""
+    listens: bool = False
 
     @property
     def name(self) -> str:
@@ -190,7 +198,10 @@ class Attacked:
         attack = self.spec.attack(self.threat, scene.spacing, scene.given)
         support = scene.within(self.reach)
         adversarial = attack(scene.victim, scene.x, scene.truth, support=support, rng=scene.rng)
-        return Shown(adversarial.x, adversarial)
+        if not self.listens:
+            return Shown(adversarial.x, adversarial)
+        silent = silent_share(scene.victim, scene.x, scene.truth, self.spec.ascended)
+        return Shown(adversarial.x, adversarial, silent[0].item())
 
 
 CLEAN = Unchanged("clean", Presented(role="clean", family="clean", title="clean"))

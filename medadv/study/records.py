@@ -92,12 +92,18 @@ class Presented(_Row):
 
 
 class Effort(_Row):
-    """What an attack cost and how it went. ``trace`` maps ``value`` and ``merit`` to one number a step."""
+    """What an attack cost and how it went. ``trace`` maps ``value`` and ``merit`` to one number a step.
+
+    ``zero_gradient_share`` is of the input's voxels over all steps; ``silent_share``, which studies with a defence ask
+    for, of the clean case's targets, at whose logits the loss has no gradient: a normalisation by an image's own
+    statistics hides them from the input's.
+    """
 
     steps: int
     forward: int
     backward: int
     zero_gradient_share: float
+    silent_share: float | None = None
     trace: dict[str, list[float]]
 
 

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, median
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from medadv.attack.budget import Budget
 from medadv.errors import RunError
+from medadv.study.arm import Arm as Arm
+from medadv.study.arm import arms_of
 from medadv.study.judgement import Judgement
 from medadv.study.metrics import METRICS, Metric
 from medadv.study.pairs import Unit
-from medadv.study.records import MANIFEST, Presented, Record, Score, present_records
+from medadv.study.records import MANIFEST, Record, present_records
 from medadv.study.spreadsheet import listed, read_rows, told
 from medadv.study.stats import Comparison
 from medadv.study.worst import worst_cases
 
 Row = TypeVar("Row", bound=BaseModel)
-ROLES = ("clean", "attack", "control")
 
 
 class _Row(BaseModel):
@@ -52,59 +51,6 @@ class TrainingStep(_Row):
     dice: float | None = None
     rate: float | None = None
     attacked: float | None = None
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One victim under one condition, over all cases.
-
-    Attributes:
-        records: case → its finished cell.
-        unit: what ``values`` are counted in: patients where every one of the run is known, else cases.
-    """
-
-    victim: str
-    condition: str
-    presented: Presented
-    records: Mapping[str, Record]
-    unit: Unit
-
-    def scores(self, region: str, metric: str = "dice") -> dict[str, Score]:
-        """Case → score."""
-        pairs = ((case, score) for case, record in self.records.items() for score in record.scores)
-        return {case: score for case, score in pairs if (score.region, score.metric) == (region, metric)}
-
-    def values(self, region: str, metric: str = "dice") -> dict[str, float]:
-        """Patient → mean score of the patient's scans; case → score where patients are unknown."""
-        scores = self.scores(region, metric)
-        if self.unit == "cases":
-            return {case: score.value for case, score in scores.items()}
-        scans: dict[str, list[float]] = {}
-        for case, score in scores.items():
-            scans.setdefault(str(self.records[case].patient), []).append(score.value)
-        return {patient: fmean(values) for patient, values in scans.items()}
-
-    def mean(self, region: str, metric: str = "dice") -> float | None:
-        """The mean over units, None without any."""
-        values = self.values(region, metric)
-        return fmean(values.values()) if values else None
-
-    def median(self, region: str, metric: str = "dice") -> float | None:
-        """The median over units, None without any."""
-        values = self.values(region, metric)
-        return median(values.values()) if values else None
-
-    def within(self, group: Callable[[Record], object], value: object) -> Arm:
-        """The same arm on the cases of one group alone: a stratum, a fold."""
-        return replace(self, records={case: r for case, r in self.records.items() if group(r) == value})
-
-    def deletions(self, region: str) -> int:
-        """In how many cases nothing is predicted although the expert drew the region."""
-        return sum(s.truth > 0 and s.predicted == 0 for s in self.scores(region).values())
-
-    def hallucinations(self, region: str) -> int:
-        """In how many cases the region is predicted although the expert drew none."""
-        return sum(s.truth == 0 and s.predicted > 0 for s in self.scores(region).values())
 
 
 @dataclass(frozen=True)
@@ -233,7 +179,7 @@ def read_results(folder: Path) -> Results:
         )
     curves = {p.parent.relative_to(folder / "victims").as_posix(): p for p in folder.glob("victims/**/training.csv")}
     declarations = tuple(_lines(folder / "declarations.jsonl"))
-    judgement = Judgement.of(declarations[-1]) if declarations else None
+    judgement = _judgement(folder / "declarations.jsonl", declarations)
     return Results(
         folder=folder,
         specification=_specification(folder / "study.yaml"),
@@ -243,7 +189,7 @@ def read_results(folder: Path) -> Results:
         quarantine=_rows(folder / "quarantine.json", Quarantined, json.loads),
         training={name: read_curve(curves[name]) for name in sorted(curves, key=_in_order)},
         comparisons=_rows(folder / "comparisons.csv", Comparison, _compared),
-        arms=_arms([*records, *worst_cases(records, judgement)]),
+        arms=arms_of([*records, *worst_cases(records, judgement)]),
         seconds=_seconds(folder, records),
     )
 
@@ -257,6 +203,13 @@ def read_curve(path: Path) -> tuple[TrainingStep, ...]:
     return _rows(path, TrainingStep, _trained)
 
 
+def _judgement(path: Path, declarations: Sequence[Mapping[str, Any]]) -> Judgement | None:
+    try:
+        return Judgement.of(declarations[-1]) if declarations else None
+    except ValueError as error:
+        raise _damaged(path, error) from error
+
+
 def _subject(row: Comparison) -> tuple[object, ...]:
     return row.victim, row.region, row.condition, row.against, row.metric, row.rival, row.margin
 
@@ -265,21 +218,6 @@ def _in_order(name: str) -> tuple[str, int]:
     """A victim's name, or with a fold's, by its number."""
     victim, _, fold = name.partition("/fold_")
     return victim, int(fold) if fold.isdecimal() else -1
-
-
-def _arms(records: list[Record]) -> tuple[Arm, ...]:
-    unit: Unit = "cases" if any(record.patient is None for record in records) else "patients"
-    cells: dict[tuple[str, str], dict[str, Record]] = {}
-    for record in records:
-        cells.setdefault((record.victim, record.condition), {})[record.case] = record
-    arms = [Arm(v, c, next(iter(rows.values())).presented, rows, unit) for (v, c), rows in cells.items()]
-    return tuple(sorted(arms, key=_order))
-
-
-def _order(arm: Arm) -> tuple[str, int, str, str, tuple[float, ...], str]:
-    shown = arm.presented
-    amounts = Budget.parse(shown.budget).amounts if shown.budget else ()
-    return arm.victim, ROLES.index(shown.role), shown.family, shown.unit or "", amounts, arm.condition
 
 
 def _seconds(folder: Path, records: list[Record]) -> dict[tuple[str, str, str], float]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from medadv.attack.budget import Budget
 from medadv.errors import ConfigError
-from medadv.study.adaptive import added, bases, budgets_of, check_worst
+from medadv.study.adaptive import added, bases, budgets_of, check_worst, watchful
 from medadv.study.conditions import CLEAN, IDENTITY, Attacked, Condition, attacked, slug
 from medadv.study.controls import Permuted, SignNoise
 from medadv.study.entrants import Entrant
@@ -28,6 +28,8 @@ def conditions(study: Study, entrant: Entrant) -> tuple[Condition, ...]:
     if not entrant.judged:
         return (CLEAN, *bases(study))
     attacks = [attacked(study, name, budget) for name in study.attacks for budget in study.budgets_of(name)]
+    if study.defended:
+        attacks = [watchful(attack) for attack in attacks]
     every: list[Condition] = [CLEAN]
     for attack in attacks:
         every += [attack, Permuted(attack)] if "permuted" in study.controls else [attack]

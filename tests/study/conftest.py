@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from scipy import ndimage
-from study.defended_study import judged  # noqa: F401  (fixtures)
+from study.defended_study import judged, one  # noqa: F401  (fixtures)
 from study.outside import answered, there  # noqa: F401  (fixtures)
 from study.small_study import finished, no_report, own_configuration, runs, three  # noqa: F401  (fixtures)
 

@@ -11,6 +11,7 @@ import torch
 from study.small_study import Glow, first_page, small
 from torch import Tensor, nn
 
+from medadv.data.phantom import phantom
 from medadv.study.records import Record
 from medadv.study.run import Outcome, Part, run
 from medadv.study.spec import Study
@@ -63,6 +64,14 @@ def go_defended(
 def by_place(records: list[Record]) -> dict[tuple[str, str, str], Record]:
     """Records by victim, condition, case."""
     return {(record.victim, record.condition, record.case): record for record in records}
+
+
+@pytest.fixture(scope="session")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One case; not to be changed by a test."""
+    root = tmp_path_factory.mktemp("one")
+    phantom(root, 1, (24, 24, 24), seed=3)
+    return root
 
 
 @pytest.fixture(scope="session")

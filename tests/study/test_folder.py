@@ -13,6 +13,7 @@ from medadv.atomic import UNFINISHED
 from medadv.data.case import Refusal
 from medadv.errors import Reason, RunError
 from medadv.study.folder import FINGERPRINT, RunFolder
+from medadv.study.judgement import Judgement
 from medadv.study.names import Names
 from medadv.study.records import Record, record_path
 from medadv.study.stats import PrimaryFamily
@@ -136,6 +137,28 @@ def test_only_a_changed_family_is_declared_again(folder: RunFolder, record: Reco
     lines = [json.loads(line) for line in (folder.path / "declarations.jsonl").read_text().splitlines()]
     assert [(line["primary"]["region"], line["after_scores"]) for line in lines] == [("WT", False), ("ET", True)]
     assert folder.declared() == changed
+
+
+def test_a_margin_that_is_changed_after_scores_exist_is_stamped(folder: RunFolder, record: Record) -> None:
+    judgement = Judgement(judged=("a", "b"), undefended={"b": "a"}, worst={}, margin=0.05)
+    folder.declare(FAMILY, judgement)
+    folder.declare(FAMILY, judgement)
+    folder.finish(record, 0.0)
+    folder.declare(FAMILY, judgement)
+    wider = judgement.model_copy(update={"margin": 0.2})
+    folder.declare(FAMILY, wider)
+    lines = [json.loads(line) for line in (folder.path / "declarations.jsonl").read_text().splitlines()]
+    assert [(line["judgement"]["margin"], line["after_scores"]) for line in lines] == [(0.05, False), (0.2, True)]
+    assert folder.judgement() == wider
+    assert folder.declared() == FAMILY
+
+
+def test_a_study_without_a_defence_declares_what_it_always_did(folder: RunFolder) -> None:
+    folder.declare(FAMILY)
+    (line,) = (folder.path / "declarations.jsonl").read_text().splitlines()
+    assert set(json.loads(line)) == {"primary", "declared", "after_scores"}
+    assert "rivals" not in json.loads(line)["primary"]
+    assert folder.judgement() is None
 
 
 @pytest.mark.parametrize("content", [None, "", "\n", "{", "{}", '{"primary": 3}'])

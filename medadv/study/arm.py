@@ -1,0 +1,82 @@
+"""One victim under one condition: the cells that a table's row, a curve's point and a bar are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, median
+
+from medadv.attack.budget import Budget
+from medadv.study.pairs import Unit
+from medadv.study.records import Presented, Record, Score
+
+ROLES = ("clean", "attack", "control")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One victim under one condition, over all cases.
+
+    Attributes:
+        records: case → its finished cell.
+        unit: what ``values`` are counted in: patients where every one of the run is known, else cases.
+    """
+
+    victim: str
+    condition: str
+    presented: Presented
+    records: Mapping[str, Record]
+    unit: Unit
+
+    def scores(self, region: str, metric: str = "dice") -> dict[str, Score]:
+        """Case → score."""
+        pairs = ((case, score) for case, record in self.records.items() for score in record.scores)
+        return {case: score for case, score in pairs if (score.region, score.metric) == (region, metric)}
+
+    def values(self, region: str, metric: str = "dice") -> dict[str, float]:
+        """Patient → mean score of the patient's scans; case → score where patients are unknown."""
+        scores = self.scores(region, metric)
+        if self.unit == "cases":
+            return {case: score.value for case, score in scores.items()}
+        scans: dict[str, list[float]] = {}
+        for case, score in scores.items():
+            scans.setdefault(str(self.records[case].patient), []).append(score.value)
+        return {patient: fmean(values) for patient, values in scans.items()}
+
+    def mean(self, region: str, metric: str = "dice") -> float | None:
+        """The mean over units, None without any."""
+        values = self.values(region, metric)
+        return fmean(values.values()) if values else None
+
+    def median(self, region: str, metric: str = "dice") -> float | None:
+        """The median over units, None without any."""
+        values = self.values(region, metric)
+        return median(values.values()) if values else None
+
+    def within(self, group: Callable[[Record], object], value: object) -> Arm:
+        """The same arm on the cases of one group alone: a stratum, a fold."""
+        return replace(self, records={case: r for case, r in self.records.items() if group(r) == value})
+
+    def deletions(self, region: str) -> int:
+        """In how many cases nothing is predicted although the expert drew the region."""
+        return sum(s.truth > 0 and s.predicted == 0 for s in self.scores(region).values())
+
+    def hallucinations(self, region: str) -> int:
+        """In how many cases the region is predicted although the expert drew none."""
+        return sum(s.truth == 0 and s.predicted > 0 for s in self.scores(region).values())
+
+
+def arms_of(records: Sequence[Record]) -> tuple[Arm, ...]:
+    """All arms, in the order clean, attacks, controls; inside a family by unit and amount."""
+    unit: Unit = "cases" if any(record.patient is None for record in records) else "patients"
+    cells: dict[tuple[str, str], dict[str, Record]] = {}
+    for record in records:
+        cells.setdefault((record.victim, record.condition), {})[record.case] = record
+    arms = [Arm(v, c, next(iter(rows.values())).presented, rows, unit) for (v, c), rows in cells.items()]
+    return tuple(sorted(arms, key=_order))
+
+
+def _order(arm: Arm) -> tuple[str, int, str, str, tuple[float, ...], str]:
+    shown = arm.presented
+    amounts = Budget.parse(shown.budget).amounts if shown.budget else ()
+    return arm.victim, ROLES.index(shown.role), shown.family, shown.unit or "", amounts, arm.condition
