@@ -71,6 +71,18 @@ def test_another_scan_of_a_patient_who_was_learnt_from_is_refused(root: Path, tm
     assert "P1" not in told
 
 
+def test_a_teacher_from_elsewhere_that_has_seen_a_tested_patient_is_refused(root: Path, tmp_path: Path) -> None:
+    """And so is a defence from elsewhere; the undefended victim knows nobody."""
+    innocent, guilty = card(tmp_path / "new", ["P7"]), card(tmp_path / "net", ["P1"])
+    elsewhere = {"like": "net", "weights": str(guilty), "defence": {"name": "elsewhere", "at": 10}}
+    student = {"like": "net", "defence": {"name": "distillation", "at": 10, "teacher": "teacher"}}
+    own = {"network": SMALL["network"], "training": SMALL["training"]}
+    victims = {"net": {"weights": str(innocent), **own}, "teacher": elsewhere, "student": student}
+    asked = study(pattern(root), {"train": ["P3-0"], "test": ["P1-1", "P2-0"]}, victims=victims)
+    told = refused(asked, tmp_path / "runs", "trained on other scans of patients")
+    assert "the victim 'teacher'" in told
+
+
 def test_patients_who_are_new_are_tested(root: Path, tmp_path: Path) -> None:
     asked = study(pattern(root), {"test": ["P2-0", "P3-0"]}, card(tmp_path / "net", ["P7", "P1"]))
     assert train(asked, runs=tmp_path / "runs").is_dir()
