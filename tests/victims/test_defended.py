@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from victims.formats.written_bundle import TISSUES, by_monai, described, oblique, of_tissues, scan, write
 
 from medadv.attack.presets import ifgsm
+from medadv.attack.rng import Rng
 from medadv.errors import ConfigError, GradientWarning, MedadvError, VictimError
 from medadv.labels import BRATS_2018
 from medadv.study.scores import score
@@ -156,6 +157,12 @@ def test_the_undefended_victim_stays_what_it_is() -> None:
     assert plain.preprocessing() == before[0]
     assert torch.equal(plain(x), before[1])
     assert behind.network is plain.network
+
+
+def test_a_victim_frozen_on_an_image_is_defended_all_the_same() -> None:
+    plain, x = segmenter(), stored(9, 10, 8)[:, :2]
+    frozen = plain.prepare(x, Rng.seeded(0, 1))
+    assert torch.equal(defended(frozen, GaussianSmoothing(1.0))(x), defended(plain, GaussianSmoothing(1.0))(x))
 
 
 def test_transforms_can_stand_behind_one_another() -> None:
