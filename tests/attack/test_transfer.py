@@ -152,6 +152,9 @@ def test_what_is_no_source_is_refused() -> None:
     with unchecked():
         with pytest.raises(VictimError, match="is no victim"):
             Transfer(pgd(BALL, 2), curved().network)
+        victim, x, truth = scene()
+        with pytest.raises(VictimError, match="is no victim"):
+            Transfer(pgd(BALL, 2), victim)(victim.network, x, truth)
         with pytest.raises(ConfigError, match="is no attack"):
             Transfer(BALL, curved())
 
