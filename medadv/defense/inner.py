@@ -20,7 +20,7 @@ from medadv.attack.losses import Logits, Loss, as_loss, dice_cross_entropy
 from medadv.attack.objective import Away, Objective
 from medadv.attack.steps import Plain
 from medadv.attack.targets import Targets
-from medadv.attack.threat import Box, Image, Linf
+from medadv.attack.threat import Box, Image
 from medadv.defense.crops import Batch
 from medadv.errors import ConfigError
 from medadv.victims.head import Head
@@ -138,36 +138,36 @@ class InnerAttack:
         victim = Segmenter(network, head, tuple(map(str, range(batch.z.shape[1]))), preprocess=())
         rng = batch.streams.fork("inner attack")
         share = self.lowest + (1 - self.lowest) * rng.fork("radius").uniform(batch.radius.new_empty(len(batch.z)))
-        attack = Attack(
-            _Around(batch.radius * share[:, None]),
-            objective or Away(self.loss),
-            Plain(self.size),
-            self.steps,
-            start=clean if self.start == "clean" else random,
-            keep="last",
-        )
         support = torch.ones_like(batch.z, dtype=torch.bool) if batch.support is None else batch.support
-        return attack(victim, batch.z, batch.truth, support=support, rng=rng).x
+        threat = _Around.of(batch.z, batch.radius * share[:, None], support)
+        goal, x, start = objective or Away(self.loss), batch.z, clean if self.start == "clean" else random
+        if objective is None and start is random:
+            # The labels are all that the loss asks for: nobody needs a pass on the clean crops.
+            x, start = threat.box.sample(rng.fork("start")), clean
+        attack = Attack(threat, goal, Plain(self.size), self.steps, start=start, keep="last")
+        return attack(victim, x, batch.truth, support=support, rng=rng).x
 
 
 @dataclass(frozen=True, eq=False)
 class _Around:
-    """An L∞ threat without legal range, whose radius is known for each sample and channel."""
+    """An L∞ threat around normalised crops, wherever an attack begins: without legal range, its bounds known before."""
 
-    radius: Float[Tensor, "b c"]
+    box: Box
 
-    def __call__(self, x0: Image, support: Bool[Tensor, "b c *s"]) -> Box:
-        """The box around normalised crops, with the bounds of ``Linf``."""
-        boxes = [
-            Linf(Budget(tuple(radius), Unit.STORED), legal=None)(x[None], mask[None])
-            for radius, x, mask in zip(self.radius.tolist(), x0, support, strict=True)
-        ]
-        lower, upper = torch.cat([box.lower for box in boxes]), torch.cat([box.upper for box in boxes])
-        return Box(x0, lower, upper, self.radius.double(), support, any(box.zeros for box in boxes))
+    @classmethod
+    def of(cls, z: Image, radius: Float[Tensor, "b c"], support: Bool[Tensor, "b c *s"]) -> _Around:
+        """So far from each voxel of the support; nothing is written to a file, so bounds are rounded as they come."""
+        reach = radius.to(z.dtype).view(*radius.shape, *[1] * (z.ndim - 2)) * support
+        # Nobody finds the head by the zeros of a normalised crop: voxels may become zero.
+        return cls(Box(z, z - reach, z + reach, radius.double(), support, zeros=False))
+
+    def __call__(self, x0: Image, support: Bool[Tensor, "b c *s"]) -> Box:  # noqa: ARG002
+        """The same box, in which an attack begins at ``x0``."""
+        return replace(self.box, clean=x0)
 
     def scaled(self, factor: float) -> _Around:
         """So many times the radius."""
-        return replace(self, radius=self.radius * factor)
+        return _Around.of(self.box.clean, self.box.radius * factor, self.box.support)
 
 
 def divergence(clean: Logits, logits: Logits, targets: Targets) -> Float[Tensor, "b"]:
