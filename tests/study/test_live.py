@@ -129,8 +129,7 @@ def test_points_are_there_while_it_goes_on(runs: Path, folder: Path) -> None:
             watch.learnt(UNET, point(step), 5)
         until(lambda: trainings(runs, "alone")[0].info.status == "FINISHED")
     (training,) = trainings(runs, "alone")
-    assert [step for step, _ in history(runs, training, "training_loss")] == list(range(5))
-    assert training.data.metrics["minutes_left"] == 0
+    assert len(history(runs, training, "training_loss")) == 5
 
 
 def test_the_pace_is_measured(runs: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,10 +273,6 @@ def test_a_stopped_training_is_called_so_and_later_points_win(runs: Path, folder
 # Trouble
 
 
-def weights(path: Path) -> dict[str, bytes]:
-    return {name: content for name, content in contents(path / "victims").items() if not name.endswith(".csv")}
-
-
 def test_a_store_that_fails_stops_no_training_and_is_told_once(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,10 +284,7 @@ def test_a_store_that_fails_stops_no_training_and_is_told_once(
         path = train(trained(), runs=runs, watch=listening)
         (said,) = (line for line in listening.said if "MLflow" in line)
         assert "The training goes on" in said
-        assert weights(path) == weights(quiet)
-        assert (path / "victims" / "unet" / "training.csv").read_bytes() == (
-            quiet / "victims" / "unet" / "training.csv"
-        ).read_bytes()
+        assert contents(path / "victims") == contents(quiet / "victims")
         shutil.rmtree(path)
 
 
