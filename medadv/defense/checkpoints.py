@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,10 @@ from medadv.victims.memory import is_full
 KEPT = 2
 """How many lie in a folder: the newest, and the one before in case the newest is damaged."""
 
-_DAMAGED = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, UnpicklingError)
+_DAMAGED = (
+    *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, OSError),
+    *(UnpicklingError, zipfile.BadZipFile),
+)
 """What a file raises that is no checkpoint, or not a whole one."""
 
 _PARTS: dict[str, type] = {
@@ -142,6 +146,9 @@ def plain(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     """A checkpoint that has all parts, each of its kind; what else is raised says that it has not."""
+    with zipfile.ZipFile(path) as archive:
+        if (part := archive.testzip()) is not None:  # torch itself does not look at the checksums that it writes
+            raise ValueError(f"the checksum of {part} is wrong")
     state = torch.load(path, weights_only=True, map_location="cpu")
     if not isinstance(state, dict):
         raise TypeError("no checkpoint")

@@ -170,7 +170,7 @@ class _Course:
             cases += batch.cases
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip).item()
         fault = not (math.isfinite(own) and math.isfinite(norm))
-        told, faults, asked = self.group.sum(own, fault, self.stopping.signal > 0)
+        told, faults, asked = self.group.sum(own, float(fault), float(self.stopping.signal > 0))
         point = Point(step, told / self.group.size, rate)
         if faults:
             self._skip(point, before, own, cases)
@@ -248,7 +248,7 @@ class _Course:
                 raise self.kept.refuse_network(error) from error
             self.curve, self.skipped = state["curve"], state["skipped"]
             self.best, self.best_merit = state["best"], state["best_merit"]
-        (done,) = self.group.as_main(len(self.curve))
+        (done,) = self.group.as_main(float(len(self.curve)))
         if self.group.agree(len(self.curve) != done):
             raise RunError(
                 "the ranks see different checkpoints",
