@@ -7,10 +7,11 @@ gloo connects CPUs, NCCL GPUs. Nobody's data cross between ranks but gradients, 
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -29,7 +30,13 @@ ANSWER = timedelta(minutes=10)
 PATIENCE = timedelta(hours=24)
 """How long ranks wait at a barrier: for what one of them prepares, saves, or is slower to validate."""
 
+GRACE = 1.0
+"""Seconds by which a rank that misses another ends later: launchers stop all at the first that ends, and name it."""
+
 _LEFT = "left"
+
+_LOST = re.compile(r"gloo|nccl|connection|timed out", re.IGNORECASE)
+"""How DistributedDataParallel tells that a rank is gone: in the words of what connects them."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ def launched(environment: Mapping[str, str] | None = None) -> Launch:
 class Group:
     """The ranks of a training. One process alone is a group, too (``ALONE``), and all that is shared is its own.
 
-    Every method but ``check_enough`` and ``unsynced`` is called by all ranks, in the same order.
+    Every method but ``check_enough`` is called by all ranks, in the same order.
 
     Attributes:
         rank: which one this is, from 0.
@@ -108,16 +115,34 @@ class Group:
     def wrap(self, lesson: nn.Module) -> nn.Module:
         """The lesson with gradients averaged over the ranks; all begin with the main rank's parameters and buffers.
 
-        Running statistics are levelled by ``level``, once a step. What is inside the lesson sees the bare network.
+        What is inside the lesson sees the bare network. Running statistics are levelled once a step (``level``).
         """
         if self._store is None:
             return lesson
         with answered():
-            return DistributedDataParallel(lesson, broadcast_buffers=False, find_unused_parameters=False)
+            return DistributedDataParallel(lesson, find_unused_parameters=False)
 
-    def unsynced(self, wrapped: nn.Module) -> AbstractContextManager[None]:
-        """Inside, gradients stay each rank's own and add up: for all micro-batches of a step but the last."""
-        return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
+    @contextmanager
+    def averaging(self, wrapped: nn.Module, last: bool) -> Iterator[None]:
+        """Around the forward and backward pass of one micro-batch.
+
+        Args:
+            wrapped: what ``wrap`` returned.
+            last: whether the gradients are averaged now; those of the micro-batches before add up on each rank.
+
+        Raises:
+            RunError: a rank is gone.
+        """
+        if not isinstance(wrapped, DistributedDataParallel):
+            yield
+            return
+        try:
+            with nullcontext() if last else wrapped.no_sync():
+                yield
+        except RuntimeError as error:
+            if not _LOST.search(str(error)):
+                raise
+            raise _gone(error) from error
 
     def level(self, network: nn.Module) -> None:
         """Give all ranks the mean of their running statistics: they have seen different crops."""
@@ -194,6 +219,8 @@ class Group:
         if failed:
             with suppress(RuntimeError):  # whoever keeps the store may have left before
                 self._store.set(_LEFT, str(self.rank))
+            if self.main:  # it may be the one that keeps the store
+                time.sleep(GRACE)
         dist.destroy_process_group()
 
     def _reduced(self, values: tuple[float, ...]) -> tuple[float, ...]:
@@ -266,6 +293,7 @@ def answered(problem: str = "another rank of this training has ended, or does no
 
 
 def _gone(error: RuntimeError | None, problem: str = "another rank of this training has ended") -> RunError:
+    time.sleep(2 * GRACE)
     return RunError(
         problem,
         got=None if error is None else str(error).splitlines()[0],

@@ -162,7 +162,7 @@ class _Course:
             k = step * self.schedule.accumulate + i
             batch = batches(k)
             last = i == self.schedule.accumulate - 1
-            with self._draws(k), nullcontext() if last else self.group.unsynced(self.lesson):
+            with self._draws(k), self.group.averaging(self.lesson, last):
                 with bf16(self.network, batch.z.device) if self.schedule.precision == "bf16" else nullcontext():
                     loss = self.lesson(batch) / self.schedule.accumulate
                 loss.backward()

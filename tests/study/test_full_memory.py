@@ -11,7 +11,8 @@ from study.small_study import TRAINED, three, trained  # noqa: F401
 from torch import nn
 
 from medadv.data.brats import MODALITIES, brats
-from medadv.defense.training import CHECKPOINT, Schedule, fit
+from medadv.defense.schedule import Schedule
+from medadv.defense.training import Validation, fit
 from medadv.errors import RunError, VictimError
 from medadv.labels import BRATS_2018
 from medadv.study import single
@@ -72,9 +73,9 @@ def test_a_checkpoint_that_does_not_fit_is_not_called_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who deletes it, as would then be advised, loses a training."""
-    (tmp_path / CHECKPOINT).write_bytes(b"whole")
+    torch.save({}, tmp_path / "checkpoint-00000001.pt")
     network = nn.Linear(1, 1)
     full: Callable[..., None] = lambda *_, **__: torch.empty(2**60, dtype=torch.uint8)  # noqa: E731
     monkeypatch.setattr(torch, "load", full)
     with pytest.raises(RuntimeError, match="can't allocate memory"):
-        fit(network, network, lambda _step: None, Schedule(1), folder=tmp_path, validate=lambda: 1.0)  # type: ignore[arg-type, return-value]
+        fit(network, network, lambda _step: None, Schedule(1), folder=tmp_path, validate=lambda: Validation(1.0))  # type: ignore[arg-type, return-value]

@@ -92,6 +92,33 @@ def test_a_gpus_memory_is_capped_and_given_back(fractions: dict[int, float], dev
     assert fractions == before
 
 
+@pytest.mark.parametrize(("local", "index"), [(0, 0), (1, 1)])
+@pytest.mark.usefixtures("fractions")
+def test_each_rank_takes_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch, local: int, index: int) -> None:
+    for name, value in {"RANK": 2, "WORLD_SIZE": 4, "LOCAL_RANK": local}.items():
+        monkeypatch.setenv(name, str(value))
+    assert Machine("auto").torch_device() == Machine("cuda").torch_device() == torch.device("cuda", index)
+    assert Machine("cpu").torch_device() == torch.device("cpu")
+
+
+@pytest.mark.usefixtures("fractions")
+def test_more_ranks_than_gpus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": 2, "WORLD_SIZE": 4, "LOCAL_RANK": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(ConfigError, match="more ranks than GPUs"):
+        Machine().torch_device()
+
+
+@pytest.mark.usefixtures("fractions")
+def test_a_rank_that_sees_one_gpu_alone_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SLURM shows them with --gpus-per-task=1."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    for name, value in {"SLURM_PROCID": 3, "SLURM_STEP_NUM_TASKS": 4, "SLURM_LOCALID": 3}.items():
+        monkeypatch.setenv(name, str(value))
+    assert Machine().torch_device() == torch.device("cuda", 0)
+
+
 def test_more_than_a_gpu_has_is_all_of_it(fractions: dict[int, float]) -> None:
     with Machine("cuda", "64 GiB").used():
         assert fractions[1] == 1.0
