@@ -89,9 +89,7 @@ def main() -> None:
         port = asked.getsockname()[1]
     context = multiprocessing.get_context("spawn")
     figures: Any = context.Queue()
-    ranks = [
-        context.Process(target=rank, args=(i, port, arguments.steps, arguments.rounds, figures)) for i in range(2)
-    ]
+    ranks = [context.Process(target=rank, args=(i, port, arguments.steps, arguments.rounds, figures)) for i in range(2)]
     for process in ranks:
         process.start()
     seconds = figures.get()
