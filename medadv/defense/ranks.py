@@ -33,7 +33,7 @@ PATIENCE = timedelta(hours=24)
 GRACE = 1.0
 """Seconds by which a rank that misses another ends later: launchers stop all at the first that ends, and name it."""
 
-_LEFT = "left"
+_LEFT, _GONE = "left", "gone"
 
 _LOST = re.compile(r"gloo|nccl|connection|timed out", re.IGNORECASE)
 """How DistributedDataParallel tells that a rank is gone: in the words of what connects them."""
@@ -216,11 +216,15 @@ class Group:
         """End the connection; one that leaves early is missed by the others at their next barrier."""
         if self._store is None:
             return
-        if failed:
-            with suppress(RuntimeError):  # whoever keeps the store may have left before
+        until = time.monotonic() + (GRACE if failed else ANSWER.total_seconds())
+        with suppress(RuntimeError):  # whoever keeps the store may have left before
+            if failed:
                 self._store.set(_LEFT, str(self.rank))
-            if self.main:  # it may be the one that keeps the store
-                time.sleep(GRACE)
+            gone = self._store.add(_GONE, 1)
+            # The main rank may keep the store, which the others may be asking still.
+            while self.main and gone < self.size and time.monotonic() < until:
+                time.sleep(0.01)
+                gone = self._store.add(_GONE, 0)
         dist.destroy_process_group()
 
     def _reduced(self, values: tuple[float, ...]) -> tuple[float, ...]:

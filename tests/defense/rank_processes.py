@@ -1,4 +1,4 @@
-"""Ranks in processes of their own, forked from the one warm parent, with the environment that torchrun gives."""
+"""Ranks in processes of their own, forked from one warm parent, in the environment that torchrun or srun gives."""
 
 from __future__ import annotations
 
@@ -21,16 +21,21 @@ class Ended:
     result: Any
 
 
-def on_ranks(size: int, folder: Path, work: Callable[..., Any], *given: Any) -> list[Ended]:
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+
+
+def on_ranks(
+    size: int, folder: Path, work: Callable[..., Any], *given: Any, names: tuple[str, str, str] = TORCHRUN
+) -> list[Ended]:
     """Let ``work(group, *given)`` run on so many ranks, by rank; ``folder`` keeps what they return."""
     folder.mkdir(parents=True, exist_ok=True)
-    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
+    meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     answers = [folder / f"answer-{rank}" for rank in range(size)]
+    environments = [meet | dict(zip(names, map(str, (rank, size, rank)), strict=True)) for rank in range(size)]
     processes = [
-        warm().Process(
-            target=_work, args=({**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}, answer, work, given)
-        )
-        for rank, answer in enumerate(answers)
+        warm().Process(target=_work, args=(environment, answer, work, given))
+        for environment, answer in zip(environments, answers, strict=True)
     ]
     for answer in answers:
         answer.unlink(missing_ok=True)
@@ -73,5 +78,3 @@ def _work(environment: dict[str, str], answer: Path, work: Callable[..., Any], g
     except MedadvError as error:
         result = error
     answer.write_bytes(pickle.dumps(result))
-
-

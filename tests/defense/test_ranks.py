@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from defense import rank_processes
 from defense.rank_processes import on_ranks
 from defense.small_training import (
     ORGAN,
@@ -166,8 +167,9 @@ def overheard(group: Group, folder: Path) -> list[Any]:
     return heard
 
 
-def test_ranks_hear_each_other_and_miss_who_leaves(tmp_path: Path) -> None:
-    first, second = on_ranks(2, tmp_path, overheard, tmp_path)
+@pytest.mark.parametrize("names", [rank_processes.TORCHRUN, rank_processes.SRUN], ids=["torchrun", "srun"])
+def test_ranks_hear_each_other_and_miss_who_leaves(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    first, second = on_ranks(2, tmp_path, overheard, tmp_path, names=names)
     told = [1.0, True, False, (0.0,), ["I am 0", "I am 1"], (2.0, 4.0)]
     assert isinstance(second.result, ConfigError)
     assert second.result.details["got"] == [True, *told]
@@ -203,8 +205,9 @@ def test_an_environment_that_names_no_rank_is_told(wrong: dict[str, str]) -> Non
 
 def test_ranks_that_do_not_know_where_to_meet_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    with pytest.raises(ConfigError, match="do not know where to meet") as caught, joined(
-        torch.device("cpu"), Launch(0, 2, 0)
+    with (
+        pytest.raises(ConfigError, match="do not know where to meet") as caught,
+        joined(torch.device("cpu"), Launch(0, 2, 0)),
     ):
         pytest.fail("there is nobody")  # pragma: no cover
     assert "MASTER_PORT" in str(caught.value)

@@ -165,8 +165,6 @@ def test_a_schedule_of_nothing_is_refused(wrong: dict[str, int]) -> None:
         Schedule(**wrong)  # type: ignore[arg-type]
 
 
-
-
 # Numbers
 
 
