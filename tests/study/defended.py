@@ -13,12 +13,13 @@ import yaml
 from study.conftest import DIAGONAL, Planned, record
 
 from medadv.atomic import write_text
-from medadv.study.pairs import Pairs
+from medadv.study.judgement import Judgement
 from medadv.study.records import Presented, Record, write_manifest, write_record
 from medadv.study.results import Arm, Results
-from medadv.study.signed_rank import signed_rank
-from medadv.study.stats import FEWEST, NO_CLAIM, Comparison, PrimaryFamily, compare, holm
+from medadv.study.rivals import between
+from medadv.study.stats import Comparison, PrimaryFamily, compare
 from medadv.study.tables import comparisons_table, scores_table
+from medadv.study.worst import worst_cases
 
 BUDGET = "0.1 sigma"
 SLUG = "0.1-sigma"
@@ -53,7 +54,10 @@ class Left:
         return float(getattr(self, names.get(family, family)))
 
 
-MASKED = Left(clean=0.89, fgsm=0.84, ifgsm=0.71, tempered=0.23, margin=0.27, transfer=0.50, zeros=0.54)
+PLAIN = Left()
+"""A network that nothing defends."""
+
+MASKED = Left(clean=0.89, fgsm=0.84, ifgsm=0.71, tempered=0.23, margin=0.24, transfer=0.50, zeros=0.54)
 """A distillation that only hides the gradient."""
 
 HARDENED = Left(clean=0.86, fgsm=0.66, ifgsm=0.52, tempered=0.50, margin=0.51, transfer=0.72)
@@ -65,26 +69,27 @@ class Defended:
     """What is to be written.
 
     Attributes:
-        primary: whether the worst cases against the undefended victim's were declared.
+        primary: whether the worst cases are the primary family, and not a family of their own.
+        margin: of non-inferiority.
+        regions: those that are scored.
         spread: the standard deviation of what differs between victims in one case.
     """
 
     left: Mapping[str, Left] = field(
-        default_factory=lambda: {"unet": Left(), "hardened": HARDENED, "distilled": MASKED, TEACHER: MASKED}
+        default_factory=lambda: {"unet": PLAIN, "hardened": HARDENED, "distilled": MASKED, TEACHER: MASKED}
     )
     cases: int = 12
     primary: bool = True
+    margin: float | None = 0.05
+    regions: tuple[str, ...] = ("WT", "TC", "ET")
     spread: float = 0.01
     budgets: tuple[str, ...] = (BUDGET,)
     victims: Mapping[str, dict[str, Any]] = field(default_factory=lambda: VICTIMS)
 
     def records(self) -> list[Record]:
-        """All cells, the derived ones last."""
+        """All cells, and the worst cases."""
         cells = list(self._records())
-        return [
-            *cells,
-            *(r for v in self.victims for b in self.budgets for r in _worst(cells, v, b, self._attacks(v, b))),
-        ]
+        return [*cells, *worst_cases(cells, self.judgement)]
 
     def results(self) -> Results:
         """What would be read from the folder."""
@@ -97,6 +102,7 @@ class Defended:
             specification=self._specification("defences"),
             environment={},
             declarations=(self._declared(),),
+            judgement=self.judgement,
             quarantine=(),
             training={},
             comparisons=tuple(_compared(records, self)),
@@ -107,8 +113,9 @@ class Defended:
     def write(self, folder: Path) -> Path:
         """Write a whole run's folder."""
         records = self.records()
-        write_manifest(folder, {(r.victim, r.condition, r.case): r.key for r in records})
-        for each in records:
+        cells = [r for r in records if r.presented.family != "worst"]
+        write_manifest(folder, {(r.victim, r.condition, r.case): r.key for r in cells})
+        for each in cells:
             write_record(folder, each)
         write_text(folder / "comparisons.csv", comparisons_table(_compared(records, self)))
         write_text(folder / "scores.csv", scores_table(records))
@@ -121,15 +128,20 @@ class Defended:
             write_text(folder / "victims" / victim / "training.csv", curve)
         return folder
 
-    def _declared(self) -> dict[str, Any]:
+    @property
+    def judgement(self) -> Judgement:
+        """What was declared of the defences."""
         worst = {v: {f"worst-{_slug(b)}": self._attacks(v, b) for b in self.budgets} for v in self.victims}
         undefended = {v: u for v, u in UNDEFENDED.items() if v in self.victims}
-        judgement = {"judged": list(self.victims), "undefended": undefended, "worst": worst, "margin": 0.05}
+        return Judgement(judged=tuple(self.victims), undefended=undefended, worst=worst, margin=self.margin)
+
+    def _declared(self) -> dict[str, Any]:
+        judgement = self.judgement.model_dump(mode="json")
         return {"primary": {}, "judgement": judgement, "declared": "2026-11-20T09:00:00", "after_scores": False}
 
-    def _attacks(self, victim: str, budget: str) -> list[str]:
+    def _attacks(self, victim: str, budget: str) -> tuple[str, ...]:
         transfers = [f"transfer-from-{source}" for source in SOURCES[victim] if source in self.left]
-        return [f"{f}-{_slug(budget)}" for f in ("fgsm", "ifgsm", "ifgsm-T10", "ifgsm-margin", *transfers)]
+        return tuple(f"{f}-{_slug(budget)}" for f in ("fgsm", "ifgsm", "ifgsm-T10", "ifgsm-margin", *transfers))
 
     def _records(self) -> Iterable[Record]:
         for order, (victim, left) in enumerate(self.left.items()):
@@ -165,13 +177,14 @@ class Defended:
         own = np.random.default_rng([place, order, sum(planned.name.encode())]).normal(0, self.spread)
         hard = np.random.default_rng(place).normal(0, 0.03)
         scores = []
-        for score in made.scores:
+        for score in (score for score in made.scores if score.region in self.regions):
             ease = {"WT": 0.0, "TC": 0.05, "ET": 0.08}[score.region]
             dice = float(np.clip(0.9 - planned.loss - ease + hard + own, 0, 1))
             value = dice if score.metric == "dice" else DIAGONAL * (1 - dice)
             scores.append(score.model_copy(update={"value": value, "computed": value}))
         effort = made.effort.model_copy(update={"zero_gradient_share": left.zeros}) if made.effort else None
-        return made.model_copy(update={"scores": scores, "effort": effort})
+        inputs = {**made.inputs, "regions": list(self.regions)}
+        return made.model_copy(update={"scores": scores, "effort": effort, "inputs": inputs})
 
     def _specification(self, name: str) -> dict[str, Any]:
         return {
@@ -189,62 +202,10 @@ def _slug(budget: str) -> str:
     return budget.replace(" ", "-")
 
 
-def _worst(records: Iterable[Record], victim: str, budget: str, attacks: list[str]) -> Iterable[Record]:
-    """The lowest Dice, and the highest distance, of each case and region."""
-    met = [r for r in records if r.victim == victim and r.condition in attacks]
-    amount = {"budget": budget, "amount": float(budget.split()[0]), "unit": "sigma"}
-    shown = Presented(role="attack", family="worst", title=f"worst case of {len(attacks)} attacks", **amount)
-    for case in dict.fromkeys(r.case for r in met):
-        mine = [r for r in met if r.case == case]
-        found = [[r.scores[i].model_copy(update={"attack": r.condition}) for r in mine] for i in range(6)]
-        scores = [min(each, key=lambda s: s.value if s.metric == "dice" else -s.value) for each in found]
-        first, condition = mine[0], f"worst-{_slug(budget)}"
-        update = {"condition": condition, "presented": shown, "scores": scores, "effort": None, "fidelity": []}
-        yield first.model_copy(update={**update, "key": f"{first.key[:-4]}{len(budget):04d}", "inputs": {"worst": attacks}})
-
-
 def _compared(records: list[Record], study: Defended) -> list[Comparison]:
-    primary = PrimaryFamily(region="WT", conditions=() if study.primary else (f"ifgsm-{SLUG}",))
-    rows = [row for metric in ("dice", "hd95") for row in compare(records, primary, ["WT", "TC", "ET"], metric)]
-    between = [
-        _held(records, victim, UNDEFENDED[victim], condition, region)
-        for victim in study.victims
-        if victim in UNDEFENDED
-        for region in ("WT", "TC", "ET")
-        for condition in dict.fromkeys(r.condition for r in records if r.victim == victim)
-    ]
-    found = [row for row in between if row.n]
-    declared = [r.region == "WT" and r.condition.startswith("worst") and study.primary for r in found]
-    adjusted = iter(holm([row.p for row, meant in zip(found, declared, strict=True) if meant]))
-    told = [
-        row.model_copy(update={"family": "primary", "p_adjusted": next(adjusted)}) if meant else row
-        for row, meant in zip(found, declared, strict=True)
-    ]
-    return [*rows, *told]
-
-
-def _held(records: list[Record], victim: str, rival: str, condition: str, region: str) -> Comparison:
-    def scores(name: str) -> dict[str, float]:
-        met = (r for r in records if (r.victim, r.condition) == (name, condition))
-        return {r.case: s.value for r in met for s in r.scores if (s.region, s.metric) == (region, "dice")}
-
-    pairs = Pairs(scores(victim), scores(rival), {r.case: r.patient for r in records})
-    result = signed_rank(pairs)
-    own, other = (float(values.mean()) if values.size else None for values in pairs.values)
-    told = {name: value for name, value in vars(result).items() if name in Comparison.model_fields}
-    return Comparison(
-        victim=victim,
-        rival=rival,
-        region=region,
-        metric="dice",
-        condition=condition,
-        against=condition,
-        family="exploratory",
-        unit=pairs.unit,
-        p_adjusted=None,
-        mean_condition=own,
-        mean_against=other,
-        missing=pairs.missing,
-        verdict=NO_CLAIM if result.n < FEWEST else "",
-        **told,
-    )
+    """As a run would make them."""
+    conditions = tuple(f"worst-{_slug(budget)}" for budget in study.budgets)
+    undefended = study.judgement.undefended
+    primary = PrimaryFamily(region="WT", conditions=conditions, rivals=undefended if study.primary else {})
+    rows = [row for metric in ("dice", "hd95") for row in compare(records, primary, study.regions, metric)]
+    return [*rows, *between(records, primary, study.judgement, study.regions)]

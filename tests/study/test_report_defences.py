@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from study.defended import HARDENED, MASKED, SLUG, TEACHER, UNDEFENDED, VICTIMS, Defended, Left
+from study.defended import HARDENED, MASKED, PLAIN, SLUG, TEACHER, UNDEFENDED, VICTIMS, Defended, Left
 
 from medadv.errors import RunError
 from medadv.study.report import build
@@ -38,11 +38,19 @@ def judged(results: Results) -> dict[str, Standing]:
     return {s.entrant.name: s for s in standings(shown, known, level, "WT")}
 
 
-def pair(defended: Left, undefended: Left = Left(), **settings: Any) -> tuple[Standing, Standing]:
+def pair(defended: Left, undefended: Left = PLAIN, **settings: Any) -> tuple[Standing, Standing]:
     """One distilled victim and the undefended one."""
     left = {"unet": undefended, "distilled": defended, TEACHER: defended}
     found = judged(Defended(left=left, victims=PAIR, **settings).results())
     return found["distilled"], found["unet"]
+
+
+def undeclared(defended: Standing, undefended: Standing) -> tuple[Standing, Standing]:
+    """The same, had nothing been declared of rivals."""
+    update = {"family": "exploratory", "p_adjusted": None}
+    rows = [r.model_copy(update=update) if r.rival else r for r in defended.results.comparisons]
+    results = replace(defended.results, comparisons=tuple(rows))
+    return replace(defended, results=results), replace(undefended, results=results)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +60,7 @@ def results() -> Results:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(Defended(cases=6).write(tmp_path_factory.mktemp("defences") / "study"))
+    return build(Defended(cases=6, regions=("WT",)).write(tmp_path_factory.mktemp("defences") / "study"))
 
 
 def column(table: Table, title: str) -> list[Any]:
@@ -89,8 +97,13 @@ CASES: Mapping[str, tuple[Callable[[], tuple[Standing, Standing]], Finding, str]
         Finding.HOLDS,
         "the defence raises Dice in the worst case (Hodges–Lehmann shift .2",
     ),
-    "a defence that holds, not declared": (
+    "a defence that holds, declared beside another primary family": (
         lambda: pair(HARDENED, primary=False),
+        Finding.HOLDS,
+        "the defence raises Dice in the worst case (Hodges–Lehmann shift .2",
+    ),
+    "a defence that holds, not declared": (
+        lambda: undeclared(*pair(HARDENED, primary=False)),
         Finding.HOLDS,
         "Dice in the worst case is higher with the defence (Hodges–Lehmann shift .2",
     ),
@@ -164,6 +177,32 @@ def test_what_clean_files_cost_is_told() -> None:
     assert "costs clean Dice" not in free
 
 
+@pytest.mark.parametrize(
+    ("clean", "spread", "told", "cell"),
+    [
+        (0.89, 0.005, r": non-inferior within \.05 \(lower 9[5-9](\.\d)? % limit of the shift −\.0\d+, one-", "yes"),
+        (0.80, 0.005, r": not shown to be non-inferior within \.05 \(lower", "not shown"),
+    ],
+)
+def test_non_inferiority_is_told_with_its_margin(clean: float, spread: float, told: str, cell: str) -> None:
+    found = pair(replace(HARDENED, clean=clean), spread=spread)
+    assert re.search(told, sentences(*found)[-1])
+    table = worth(found[::-1])
+    assert column(table, "non-inferior within .05") == ["", cell]
+
+
+def test_few_pairs_say_nothing_of_clean_files_either() -> None:
+    found = pair(HARDENED, cases=5)
+    assert "whether it loses less than .05 cannot be told from 5 pairs" in sentences(*found)[-1]
+    assert column(worth(found[::-1]), "non-inferior within .05") == ["", "–"]
+
+
+def test_without_a_margin_that_is_said() -> None:
+    found = pair(replace(HARDENED, clean=0.90), spread=0.03, margin=None)
+    assert "no margin of non-inferiority was declared" in sentences(*found)[-1]
+    assert not [c.title for c in worth(found).columns if "inferior" in c.title]
+
+
 def test_the_table_holds_what_the_records_hold(results: Results) -> None:
     found = judged(results)
     table = worth(list(found.values()))
@@ -192,11 +231,13 @@ def test_the_table_holds_what_the_records_hold(results: Results) -> None:
 
 def test_the_difference_from_undefended_is_the_comparison(results: Results) -> None:
     table = worth(list(judged(results).values()))
-    rows = [r for r in results.comparisons if (r.condition, r.region, r.rival) == (f"worst-{SLUG}", "WT", "unet")]
+    wanted = (f"worst-{SLUG}", "WT", "dice", "unet")
+    rows = [r for r in results.comparisons if (r.condition, r.region, r.metric, r.rival) == wanted]
     assert [r.victim for r in rows] == ["hardened", "distilled"]
     assert column(table, "shift from undefended") == [None, *(r.estimate for r in rows)]
     assert column(table, "p, Holm") == [None, *(r.p_adjusted for r in rows)]
-    assert "p, unadjusted" in [c.title for c in worth(list(judged(Defended(primary=False).results()).values())).columns]
+    loose = worth(undeclared(*pair(MASKED)))
+    assert "p, unadjusted" in [c.title for c in loose.columns]
 
 
 def test_only_the_worst_case_is_bold(results: Results) -> None:
@@ -256,9 +297,12 @@ def test_a_teacher_is_told_of_in_the_provenance_alone(results: Results, page: Pa
     known = lineage(results)
     assert TEACHER in results.victims
     assert known.judged(results).victims == ("unet", "hardened", "distilled")
-    (told,) = teachers(read_results(page.parent.parent), known)
+    written = read_results(page.parent.parent)
+    (told,) = teachers(written, known)
+    clean = written.clean(TEACHER)
+    assert clean is not None
     assert told.startswith(f"{TEACHER} taught distilled and is not judged itself; it learnt the labels at T")
-    assert "2 steps, best validation Dice .80; clean Dice of WT .8" in told
+    assert f"2 steps, best validation Dice .80; clean Dice of WT {share(clean.mean('WT'))}." in told
     text = page.read_text(encoding="utf-8")
     before, _, after = text.partition('<section id="provenance">')
     assert told in html.unescape(after)
@@ -277,7 +321,7 @@ def test_the_page_shows_the_defences_first(page: Path) -> None:
     assert not re.search(r"robust|secure|\bsafe", plain, re.IGNORECASE)
     assert "Between victims: Primary, Dice (2)" in plain
     written = {path.name for path in page.parent.rglob("*") if path.is_file()}
-    tables = {f"defences-{region}-{SLUG}{suffix}" for region in ("WT", "TC", "ET") for suffix in (".csv", ".tex")}
+    tables = {f"defences-WT-{SLUG}{suffix}" for suffix in (".csv", ".tex")}
     figures = {f"defences{part}{suffix}" for part in ("-WT", f"-paired-WT-{SLUG}") for suffix in (".png", ".pdf")}
     assert tables | figures <= written
 
@@ -303,7 +347,8 @@ def test_each_defence_has_words() -> None:
 
 
 def test_budgets_are_judged_one_by_one() -> None:
-    study = Defended(budgets=("0.05 sigma", "0.1 sigma"), cases=6, victims=PAIR, left={"unet": Left(), "distilled": MASKED})
+    left = {"unet": PLAIN, "distilled": MASKED}
+    study = Defended(budgets=("0.05 sigma", "0.1 sigma"), cases=6, victims=PAIR, left=left)
     found = levels(study.results())
     assert found == tuple(
         Level(slug, "ifgsm", (10.0,), title)

@@ -20,7 +20,7 @@ from medadv.study.report.style import Picture, publish, slug
 from medadv.study.report.summary import summary
 from medadv.study.report.tables import Table
 from medadv.study.report.training_curve import training_picture
-from medadv.study.report.verdicts import verdicts
+from medadv.study.report.verdicts import FAMILIES, verdicts
 from medadv.study.report.words import Answer, answer, claims, family_note, gaps, late, sentence, unit_note
 from medadv.study.report.worst import worst_kept
 from medadv.study.results import Results, read_results
@@ -88,7 +88,7 @@ def _compared(results: Results) -> list[tuple[str, Table]]:
     return [
         (f"{'Between victims: ' if between else ''}{family.capitalize()}, {METRICS[metric].title}", table)
         for between in (False, True)
-        for family in ("primary", "exploratory")
+        for family in FAMILIES
         for metric in dict.fromkeys(row.metric for row in results.comparisons)
         if (table := verdicts(results, family, METRICS[metric], between)).rows
     ]

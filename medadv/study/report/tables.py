@@ -73,13 +73,12 @@ class Table:
         lines += [r"\toprule", " & ".join(escape(c.title) for c in self.columns) + r" \\", r"\midrule"]
         for place, row in enumerate(self.spelled()):
             lines += [r"\addlinespace"] if place in self.breaks else []
-            cells = (_bold(escape(cell)) if c.strong else escape(cell) for c, cell in zip(self.columns, row, strict=True))
-            lines.append(" & ".join(cells) + r" \\")
+            lines.append(" & ".join(map(_set, self.columns, row)) + r" \\")
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
-def _bold(cell: str) -> str:
-    return rf"\textbf{{{cell}}}"
+def _set(column: Column, cell: str) -> str:
+    return rf"\textbf{{{escape(cell)}}}" if column.strong else escape(cell)
 
 
 def write(table: Table, folder: Path) -> None:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from medadv.study.metrics import Metric
-from medadv.study.report.numbers import in_column, probability, thousandths, titled, whole
+from medadv.study.report.numbers import hundredths, in_column, probability, thousandths, titled, whole
 from medadv.study.report.tables import Cell, Column, Table
 from medadv.study.results import Results
 from medadv.study.stats import Comparison
 
+FAMILIES = ("primary", "rivals", "non-inferiority", "exploratory")
+"""In the order in which they are shown."""
+
+_WHOLE = {
+    "primary": "the whole primary family",
+    "rivals": "all defences in the worst case",
+    "non-inferiority": "all defences; p tests that the shift lies above minus the margin, so there is no upper limit",
+}
+
 
 def verdicts(results: Results, family: str, metric: Metric, between: bool = False) -> Table:
-    """The comparisons of one family on one metric: ``primary`` or ``exploratory``.
+    """The comparisons of one family on one metric.
 
     Args:
         between: those of two victims under one condition; else those of two conditions of one victim.
@@ -24,6 +33,7 @@ def verdicts(results: Results, family: str, metric: Metric, between: bool = Fals
         Column("region"),
         *([Column("victim")] if between or len({row.victim for row in rows}) > 1 else []),
         *([Column("rival")] if between else []),
+        *([Column("margin", hundredths)] if family == "non-inferiority" else []),
         Column("n", whole),
         Column("zeros", whole),
         Column("ties", whole),
@@ -32,7 +42,7 @@ def verdicts(results: Results, family: str, metric: Metric, between: bool = Fals
         Column("high", score),
         Column("rank-biserial", thousandths),
         Column("p", probability),
-        *([Column("Holm p", probability)] if family == "primary" else []),
+        *([Column("Holm p", probability)] if family != "exploratory" else []),
         Column("method"),
         *([Column("note")] if any(map(_note, rows)) else []),
     ]
@@ -56,8 +66,8 @@ def _caption(family: str, metric: Metric, rows: list[Comparison], difference: st
         f"difference{f' in {metric.unit}' if metric.unit else ''}, {difference}, with "
         f"its {_confidence(rows)}interval from low to high. {worse}"
         + (
-            "Holm p: adjusted over the whole primary family."
-            if family == "primary"
+            f"Holm p: adjusted over {_WHOLE[family]}."
+            if family in _WHOLE
             else "Exploratory: p-values are unadjusted, and no claim rests on them."
         )
     )
@@ -75,6 +85,7 @@ def _cells(results: Results, row: Comparison) -> dict[str, Cell]:
         "region": row.region,
         "victim": row.victim,
         "rival": row.rival,
+        "margin": row.margin,
         "n": row.n,
         "zeros": row.zeros,
         "ties": row.ties,

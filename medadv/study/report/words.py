@@ -67,9 +67,9 @@ def loss(row: Comparison) -> float:
 
 
 def claims(row: Comparison) -> bool:
-    """Whether a comparison supports a claim: primary, six pairs at least, adjusted p below .05."""
+    """Whether a comparison supports a claim: declared, six pairs at least, adjusted p below .05."""
     enough = row.n >= FEWEST and not row.verdict
-    return row.family == "primary" and enough and row.p_adjusted is not None and row.p_adjusted < ALPHA
+    return row.family in ("primary", "rivals") and enough and row.p_adjusted is not None and row.p_adjusted < ALPHA
 
 
 def sentence(results: Results, row: Comparison) -> str:
@@ -104,7 +104,7 @@ def _between(results: Results, row: Comparison, rival: str) -> str:
         return f"{told}; no claim is made, {row.n} pairs are too few."
     if claims(row):
         return f"{told}: {row.victim} is {'lower' if (row.estimate or 0.0) < 0 else 'higher'} ({numbers(row)})."
-    if row.family == "primary":
+    if row.family in ("primary", "rivals"):
         return f"{told}: the two were not shown to differ ({numbers(row)})."
     return f"{told} ({numbers(row)}); exploratory, so no claim."
 
@@ -135,15 +135,19 @@ def unit_note(results: Results) -> str:
 
 def family_note(results: Results) -> str:
     """How many comparisons were declared, and what the others are worth."""
-    primary = sum(row.family == "primary" for row in results.comparisons)
-    rest = len(results.comparisons) - primary
-    if not primary:
+    families = [row.family for row in results.comparisons]
+    primary, rest = families.count("primary"), families.count("exploratory")
+    rivals, margins = families.count("rivals"), families.count("non-inferiority")
+    beside = [f"{rivals} of defences with the undefended victim in the worst case"] if rivals else []
+    beside += [f"{margins} of non-inferiority on clean files"] if margins else []
+    if not primary and not beside:
         return f"No primary comparison was declared: all {rest} are exploratory and support no claim."
     when = "after scores existed" if late(results) else "before any score existed"
-    return (
-        f"{primary} comparisons were declared {when}; their p-values are Holm-adjusted together. "
-        f"The other {rest} are exploratory: unadjusted, and no claim rests on them."
-    )
+    told = f"{primary} comparisons were declared {when}; their p-values are Holm-adjusted together. " if primary else ""
+    if beside:
+        told += f"{'Declared as well' if primary else f'Declared {when}'}: {' and '.join(beside)}, each Holm-adjusted "
+        told += "among themselves. " if len(beside) > 1 else "together. "
+    return f"{told}The other {rest} are exploratory: unadjusted, and no claim rests on them."
 
 
 def gaps(results: Results) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from medadv.study.metrics import METRICS
 from medadv.study.report.defences.standing import OVERSTATED, Standing
 from medadv.study.report.numbers import measured, share
 from medadv.study.report.style import COLOURS, FAINT, INK, QUIET, style
-from medadv.study.metrics import METRICS
 
 ACROSS = 4
 """Panels side by side, before a row is full."""
@@ -68,7 +68,8 @@ def _dumbbell(axes: Axes, standings: Sequence[Standing]) -> None:
 
 
 def _dot(marker: str, size: float, edge: str, face: str) -> dict[str, Any]:
-    return {"marker": marker, "markersize": size, "markeredgecolor": edge, "markerfacecolor": face, "markeredgewidth": 2}
+    colours = {"markeredgecolor": edge, "markerfacecolor": face, "markeredgewidth": 2}
+    return {"marker": marker, "markersize": size, **colours}
 
 
 def paired_worst(standings: Sequence[Standing]) -> Figure | None:

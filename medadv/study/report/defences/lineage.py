@@ -14,6 +14,7 @@ from medadv.study.entrants import Entrant, VictimSpec, entrants
 from medadv.study.results import Results
 from medadv.study.spec import WORST
 
+
 @dataclass(frozen=True)
 class Lineage:
     """The victims of a study as they entered it, in its order.
@@ -94,9 +95,7 @@ def called(defence: Defence | None) -> str:
     """A defence in words; what is no defence is undefended."""
     if defence is None:
         return "undefended"
-    said = "TRADES" if defence.name == "trades" else defence.name
-    if defence.name == "elsewhere":
-        said = "defence made elsewhere"
+    said = {"trades": "TRADES", "elsewhere": "defence made elsewhere"}.get(defence.name, str(defence.name))
     if defence.temperature != 1:
         said += f" at T\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{defence.temperature:g}"
     steps = getattr(defence, "steps", None)

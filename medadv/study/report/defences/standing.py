@@ -156,22 +156,21 @@ class Standing:
         return self._held(self.level.worst)
 
     @property
-    def against_naively(self) -> Comparison | None:
-        """The naive attack's score held against the undefended victim's."""
-        return self._held(self.level.naive)
-
-    @property
     def clean_against(self) -> Comparison | None:
-        """The clean score held against the undefended victim's."""
+        """The clean score held against the undefended victim's, two-sided."""
         clean = self.results.clean(self.entrant.name)
         return self._held(clean.condition) if clean else None
+
+    @property
+    def inferiority(self) -> Comparison | None:
+        """The test that clean files lose less than the declared margin, which was declared for one region."""
+        row = self.results.inferiority(self.entrant.name)
+        return row if row is not None and row.region == self.region else None
 
     def _held(self, condition: str) -> Comparison | None:
         if self.entrant.undefended is None:
             return None
-        wanted = (self.entrant.name, self.entrant.undefended, condition, self.region, "dice")
-        rows = self.results.comparisons
-        return next((r for r in rows if (r.victim, r.rival, r.condition, r.region, r.metric) == wanted), None)
+        return self.results.rivalry(self.entrant.name, self.entrant.undefended, self.region, condition)
 
     def _short(self, condition: str) -> str:
         named = {self.level.tempered(t): f"logits / {t:g}" for t in self.level.temperatures}

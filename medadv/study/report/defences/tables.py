@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medadv.study.report.defences.inferiority import Cost
 from medadv.study.report.defences.lineage import called
 from medadv.study.report.defences.standing import OVERSTATED, Standing
-from medadv.study.report.numbers import hundredths, percent, probability, thousandths
+from medadv.study.report.defences.words import non_inferior
+from medadv.study.report.numbers import NOTHING, hundredths, percent, probability, thousandths
 from medadv.study.report.style import slug
-from medadv.study.report.tables import Cell, Column, Table, text
+from medadv.study.report.tables import Cell, Column, Table
+from medadv.study.stats import FEWEST, Comparison
 
 NAMED = 3
 """How many attacks are named of those that were the worst in some case."""
@@ -54,13 +55,13 @@ def _caption(standings: Sequence[Standing]) -> str:
     return (
         f"Mean Dice of {region} at {level.title}, over {results.units} {results.unit}. Worst case: the lowest Dice of "
         "each case under any untargeted attack at this budget, transferred ones included; that, and not the naive "
-        "score, is what a defence is worth. "
-        f"Naive: {_base(standings)} on its plain loss, as it is most often reported; “overstates by” says how far it "
-        f"lies above the worst case where that is more than {hundredths(OVERSTATED)}. Zero gradients: the share of voxels "
-        "whose gradient was exactly zero in the naive attack, so that it could not move them. Transfer: what was "
-        "found for another network, shown to this one. Shift: the Hodges–Lehmann estimate of worst case minus "
-        "the undefended victim’s, paired, with its interval from low to high; above 0 the defence helps. “Worst was”: in "
-        "how many cases which attack was the worst, the first of equals."
+        f"score, is what a defence is worth. Naive: {_base(standings)} on its plain loss, as it is most often "
+        "reported; “overstates by” says how far it lies above the worst case where that is more than "
+        f"{hundredths(OVERSTATED)}. Zero gradients: the share of voxels whose gradient was exactly zero in the naive "
+        "attack, so that it could not move them. Transfer: what was found for another network, shown to this one. "
+        "Shift: the Hodges–Lehmann estimate of worst case minus the undefended victim’s, paired, with its interval "
+        "from low to high; above 0 the defence helps. “Worst was”: in how many cases which attack was the worst, the "
+        "first of equals."
     )
 
 
@@ -71,13 +72,18 @@ def _base(standings: Sequence[Standing]) -> str:
 
 
 def _clean(standings: Sequence[Standing]) -> list[_Told]:
-    costs = [Cost.of(s) for s in standings]
-    margins = sorted({cost.margin for cost in costs if cost})
-    title = f"non-inferior within {' or '.join(map(hundredths, margins))}"
-    verdicts = [(cost.verdict if cost else "") for cost in costs]
+    tests = [s.inferiority for s in standings]
+    margin = next((row.margin for row in tests if row), None)
+    title = f"non-inferior within {hundredths(margin)}"
+
+    def verdict(row: Comparison | None) -> str:
+        if row is None:
+            return ""
+        return NOTHING if row.n < FEWEST else "yes" if non_inferior(row) else "not shown"
+
     return [
         _Told(Column("clean", thousandths), [s.clean for s in standings], always=True),
-        _Told(Column(title), verdicts),
+        _Told(Column(title), list(map(verdict, tests))),
     ]
 
 

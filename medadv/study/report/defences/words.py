@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from medadv.study.report.defences.inferiority import Cost
 from medadv.study.report.defences.lineage import called
 from medadv.study.report.defences.standing import OVERSTATED, Standing
-from medadv.study.report.numbers import percent, share
+from medadv.study.report.numbers import equals, hundredths, percent, share, significant
 from medadv.study.report.words import ALPHA, claims, numbers
 from medadv.study.stats import FEWEST, Comparison
 
@@ -120,18 +119,32 @@ def _vanished(standing: Standing, undefended: Standing) -> bool:
 
 def _clean(standing: Standing, undefended: Standing) -> str:
     """What unchanged files cost."""
-    what = f"Clean Dice {share(standing.clean)} against {share(undefended.clean)}"
-    row, cost = standing.clean_against, Cost.of(standing)
+    row, test = standing.clean_against, standing.inferiority
     said = []
-    if cost is not None:
-        said.append(cost.told)
+    if test is not None:
+        said.append(_within(test))
     if row is not None and row.n >= FEWEST and not row.verdict and _evidence(row) and (row.estimate or 0.0) != 0:
         verb = "costs" if (row.estimate or 0.0) < 0 else "gains"
         hedge = "" if claims(row) else "; exploratory, so no claim"
         said.append(f"the defence {verb} clean Dice ({numbers(row)}){hedge}")
     if not said:
         said.append("no margin of non-inferiority was declared")
-    return f"{what}: {'; '.join(said)}."
+    return f"Clean Dice {share(standing.clean)} against {share(undefended.clean)}: {'; '.join(said)}."
+
+
+def _within(test: Comparison) -> str:
+    """Whether clean files lose less than the margin, with what belongs to the test."""
+    margin = hundredths(test.margin)
+    if test.n < FEWEST:
+        return f"whether it loses less than {margin} cannot be told from {test.n} pairs"
+    shown = "non-inferior" if non_inferior(test) else "not shown to be non-inferior"
+    limit = f"lower {significant(100 * test.confidence)} % limit of the shift {share(test.low)}"
+    return f"{shown} within {margin} ({limit}, one-sided Holm-adjusted p\N{NO-BREAK SPACE}{equals(test.p_adjusted)})"
+
+
+def non_inferior(test: Comparison) -> bool:
+    """Whether a test of non-inferiority came out so, with enough pairs and the adjusted p below .05."""
+    return test.n >= FEWEST and test.p_adjusted is not None and test.p_adjusted < ALPHA
 
 
 def _evidence(row: Comparison) -> bool:
