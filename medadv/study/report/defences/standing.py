@@ -168,9 +168,10 @@ class Standing:
         return row if row is not None and row.region == self.region else None
 
     def _held(self, condition: str) -> Comparison | None:
-        if self.entrant.undefended is None:
+        rival = self.entrant.undefended
+        if rival is None:
             return None
-        return self.results.rivalry(self.entrant.name, self.entrant.undefended, self.region, condition)
+        return self.results.compared(self.entrant.name, self.region, condition, condition, rival=rival)
 
     def _short(self, condition: str) -> str:
         named = {self.level.tempered(t): f"logits / {t:g}" for t in self.level.temperatures}
