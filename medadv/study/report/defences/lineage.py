@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 
 from medadv.errors import RunError
-from medadv.study.defences import Defence
+from medadv.study.defences import Defence, temperature
 from medadv.study.entrants import Entrant, VictimSpec, entrants
 from medadv.study.results import Results
 from medadv.study.spec import WORST
@@ -96,8 +96,8 @@ def called(defence: Defence | None) -> str:
     if defence is None:
         return "undefended"
     said = {"trades": "TRADES", "elsewhere": "defence made elsewhere"}.get(defence.name, str(defence.name))
-    if defence.temperature != 1:
-        said += f" at T\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{defence.temperature:g}"
+    if (at := temperature(defence)) != 1:
+        said += f" at T\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{at:g}"
     steps = getattr(defence, "steps", None)
     if steps is not None:
         said += ", FGSM" if steps == 1 else f", {steps} steps"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medadv.study.defences import temperature
 from medadv.study.report.defences.figures import dumbbells, paired_worst
 from medadv.study.report.defences.lineage import Lineage
 from medadv.study.report.defences.standing import Standing, levels, standings
@@ -95,8 +96,8 @@ def teachers(results: Results, known: Lineage) -> tuple[str, ...]:
 def _taught(results: Results, known: Lineage, teacher: str, region: str) -> str:
     defence = known.entrants[teacher].spec.defence
     said = f"{teacher} taught {' and '.join(known.students(teacher))} and is not judged itself"
-    if defence is not None:
-        said += f"; it learnt the labels at T\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{defence.temperature:g}"
+    if temperature(defence) != 1:
+        said += f"; it learnt the labels at T\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{temperature(defence):g}"
     for name, curve in results.curves(teacher).items():
         where = name.removeprefix(teacher)
         validated = [step.dice for step in curve if step.dice is not None]
