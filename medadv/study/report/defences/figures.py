@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from medadv.study.metrics import METRICS
 from medadv.study.report.defences.standing import OVERSTATED, Standing
-from medadv.study.report.numbers import measured, share
+from medadv.study.report.numbers import hundredths, measured
 from medadv.study.report.style import COLOURS, FAINT, INK, QUIET, style
 
 ACROSS = 4
@@ -47,7 +47,7 @@ def _dumbbell(axes: Axes, standings: Sequence[Standing]) -> None:
         axes.plot(ends, [row] * len(ends), color=QUIET, linewidth=2.4, solid_capstyle="butt", zorder=2)
         gap = standing.overstated
         if gap is not None and gap > OVERSTATED and len(ends) == 2:
-            axes.text(sum(ends) / 2, row - 0.18, f"−{share(gap)}", ha="center", va="bottom", fontsize=8, color=INK)
+            axes.text(sum(ends) / 2, row - 0.18, f"−{hundredths(gap)}", ha="center", va="bottom", fontsize=8, color=INK)
         if standing.entrant.undefended is None and standing.worst is not None:
             axes.axvline(standing.worst, color=QUIET, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     places = range(len(standings))
@@ -84,7 +84,7 @@ def paired_worst(standings: Sequence[Standing]) -> Figure | None:
     across = min(ACROSS, len(told))
     down = -(-len(told) // across)
     with style():
-        figure = Figure(figsize=(1.0 + 2.1 * across, 0.4 + 3.1 * down), layout="constrained")
+        figure = Figure(figsize=(max(4.0, 1.0 + 2.1 * across), 0.4 + 3.1 * down), layout="constrained")
         every = figure.subplots(down, across, sharey=True, squeeze=False)
         for axes, (standing, pairs) in zip(every.flat, told, strict=False):
             _panel(axes, standing, pairs)
