@@ -58,7 +58,8 @@ def sentences(standing: Standing, undefended: Standing) -> tuple[str, ...]:
     told = [f"{_facts(standing, undefended)}: {_verdict(found, standing, undefended)}"]
     overstated = standing.overstated
     if found in (Finding.HOLDS, Finding.HARMS, Finding.NOT_SHOWN) and overstated and overstated > OVERSTATED:
-        told.append(f"The naive score overstates the defence by {hundredths(overstated)}{_vanishing(standing, undefended)}.")
+        cause = _vanishing(standing, undefended)
+        told.append(f"The naive score overstates the defence by {hundredths(overstated)}{cause}.")
     return *told, _clean(standing, undefended)
 
 
