@@ -32,6 +32,11 @@ def thousandths(value: float | None) -> str:
     return _pointed(decimal(value, 3))
 
 
+def hundredths(value: float | None) -> str:
+    """The same for a limit that somebody chose: always two decimals, ``.05``."""
+    return _pointed(decimal(value, 2))
+
+
 def _pointed(text: str) -> str:
     return text.replace("0.", ".", 1) if text.lstrip(MINUS).startswith("0.") else text
 

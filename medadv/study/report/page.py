@@ -10,6 +10,8 @@ from medadv.atomic import write_text
 from medadv.study.metrics import METRICS
 from medadv.study.report import delivery, groups, provenance, tables, threat
 from medadv.study.report.curves import budget_curves, budget_units, off_axis
+from medadv.study.report.defences.lineage import computed, declared, lineage
+from medadv.study.report.defences.section import Section, section, teachers
 from medadv.study.report.montage import montage
 from medadv.study.report.numbers import measured, titled
 from medadv.study.report.paired import attack_families, paired_lines
@@ -18,7 +20,7 @@ from medadv.study.report.style import Picture, publish, slug
 from medadv.study.report.summary import summary
 from medadv.study.report.tables import Table
 from medadv.study.report.training_curve import training_picture
-from medadv.study.report.verdicts import verdicts
+from medadv.study.report.verdicts import FAMILIES, verdicts
 from medadv.study.report.words import Answer, answer, claims, family_note, gaps, late, sentence, unit_note
 from medadv.study.report.worst import worst_kept
 from medadv.study.results import Results, read_results
@@ -63,43 +65,56 @@ def build(folder: Path) -> Path:
     Raises:
         RunError: the run is incomplete or damaged, or the folder cannot be written.
     """
-    results = read_results(folder)
+    every = read_results(folder)
+    known = lineage(every)
+    results = known.judged(every)
     report = folder / "report"
+    defences = section(results, known, report / "figures")
     chapters = [_chapter(results, victim, report / "figures") for victim in results.victims]
-    compared = [
-        (f"{family.capitalize()}, {METRICS[metric].title}", table)
-        for family in ("primary", "exploratory")
-        for metric in dict.fromkeys(row.metric for row in results.comparisons)
-        if (table := verdicts(results, family, METRICS[metric])).rows
-    ]
-    last = (provenance.quarantine(results), provenance.cost(results))
-    for table in (*(t for chapter in chapters for t in chapter.tables), *(t for _, t in compared), *last):
+    compared = _compared(results)
+    shown = [t for chapter in chapters for t in chapter.tables] + [t for _, t in compared]
+    shown += defences.tables if defences else ()
+    for table in (*shown, provenance.quarantine(every), provenance.cost(computed(every))):
         tables.write(table, report / "tables")
     path = report / "index.html"
-    write_text(path, _render(results, chapters, compared, training_picture(results, report / "figures")))
+    training = training_picture(every, report / "figures")
+    parts = _Parts(every, chapters, compared, defences, teachers(every, known), training)
+    write_text(path, _render(results, parts))
     return path
+
+
+def _compared(results: Results) -> list[tuple[str, Table]]:
+    """All comparisons: of the conditions of a victim, then of victims under a condition."""
+    return [
+        (f"{'Between victims: ' if between else ''}{family.capitalize()}, {METRICS[metric].title}", table)
+        for between in (False, True)
+        for family in FAMILIES
+        for metric in dict.fromkeys(row.metric for row in results.comparisons)
+        if (table := verdicts(results, family, METRICS[metric], between)).rows
+    ]
 
 
 def _chapter(results: Results, victim: str, figures: Path) -> Chapter:
     region = results.regions[0]
+    files = computed(results)
     agreed, disagreeing = delivery.agreement(results, victim)
     return Chapter(
         answer=answer(results, victim),
         summaries=[summary(results, victim, name) for name in results.regions],
         curves=list(_curves(results, victim, figures)),
         off_axis=off_axis(results, victim),
-        paired=list(_paired(results, victim, region, figures)),
-        montages=list(_montages(results, victim, region, figures)),
+        paired=list(_paired(declared(results), victim, region, figures)),
+        montages=list(_montages(files, victim, region, figures)),
         by_stratum=groups.by_stratum(results, victim),
         by_fold=groups.by_fold(results, victim),
-        threat=threat.words(results, victim),
-        radii=threat.radii(results, victim),
-        gap=delivery.gap(results, victim, region),
-        largest_gap=delivery.largest_gap(results, victim),
-        least_alike=delivery.least_alike(results, victim),
+        threat=threat.words(files, victim),
+        radii=threat.radii(files, victim),
+        gap=delivery.gap(files, victim, region),
+        largest_gap=delivery.largest_gap(files, victim),
+        least_alike=delivery.least_alike(files, victim),
         agreement=agreed,
         disagreeing=disagreeing,
-        fidelity=delivery.fidelity(results, victim),
+        fidelity=delivery.fidelity(files, victim),
         told=[(sentence(results, r), claims(r)) for r in results.comparisons if _primary(r.family, r.victim, victim)],
     )
 
@@ -134,29 +149,47 @@ def _montages(results: Results, victim: str, region: str, folder: Path) -> Itera
         yield publish(figure, folder, slug("montage", victim, arm.condition, case), alt)
 
 
-def _render(
-    results: Results, chapters: Sequence[Chapter], compared: Sequence[tuple[str, Table]], training: Picture | None
-) -> str:
+@dataclass(frozen=True)
+class _Parts:
+    """What the page is put together from, beside the results of the judged victims.
+
+    Attributes:
+        every: the results of all victims.
+        taught: a sentence for each teacher that is not judged.
+    """
+
+    every: Results
+    chapters: Sequence[Chapter]
+    compared: Sequence[tuple[str, Table]]
+    defences: Section | None
+    taught: Sequence[str]
+    training: Picture | None
+
+
+def _render(results: Results, parts: _Parts) -> str:
     css, policy = sheet()
+    every = parts.every
     return pages().get_template("page.html.j2").render(
         results=results,
         question=results.specification.get("question"),
-        chapters=chapters,
-        compared=compared,
-        training=training,
-        quarantine=provenance.quarantine(results),
-        cost=provenance.cost(results),
-        environment=provenance.environment(results),
-        savings=provenance.savings(results),
+        chapters=parts.chapters,
+        compared=parts.compared,
+        defences=parts.defences,
+        taught=parts.taught,
+        training=parts.training,
+        quarantine=provenance.quarantine(every),
+        cost=provenance.cost(computed(every)),
+        environment=provenance.environment(every),
+        savings=provenance.savings(every),
         cross_validation=groups.cross_validation(results),
-        mixed=provenance.mixed(results),
-        repetition=provenance.repetition(results),
+        mixed=provenance.mixed(every),
+        repetition=provenance.repetition(every),
         settings=threat.settings(results),
-        specification=provenance.specification(results),
+        specification=provenance.specification(every),
         unit_note=unit_note(results),
         family_note=family_note(results),
         late=late(results),
-        gaps=gaps(results),
+        gaps=gaps(computed(every)),
         css=css,
         policy=policy,
     )

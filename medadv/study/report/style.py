@@ -25,6 +25,9 @@ FAINT = "#e4e7eb"
 # Okabe & Ito, Color universal design (2008): told apart with every common kind of colour vision.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+WIDE = 6.5
+"""A drawing of more inches than this needs the page's whole width."""
+
 CONTROL_MARKERS = ("x", "+", "1", "*")
 
 _SETTINGS: dict[str, Any] = {
@@ -81,7 +84,8 @@ class Look:
 def looks(arms: Sequence[Arm]) -> Mapping[str, Look]:
     """Family → look. A control that is made of an attack wears the attack's colour, any other is grey."""
     attacks = list(dict.fromkeys(a.presented.family for a in arms if a.presented.role == "attack"))
-    worn = {name: Look(COLOURS[i % 6], MARKERS[i % 6], control=False) for i, name in enumerate(attacks)}
+    # From the seventh on, colours come again with other markers.
+    worn = {name: Look(COLOURS[i % 6], MARKERS[(i + i // 6) % 6], control=False) for i, name in enumerate(attacks)}
     made_of = {a.condition: a.presented.family for a in arms}
     for arm in arms:
         shown = arm.presented
@@ -130,7 +134,7 @@ def publish(figure: Figure, folder: Path, name: str, alt: str) -> Picture:
             figure.savefig(svg, format="svg", metadata={"Date": None})
     kind, content = ("png", png) if raster else ("svg+xml", svg)
     source = f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
-    return Picture(name, source, alt, wide=raster)
+    return Picture(name, source, alt, wide=raster or bool(figure.get_figwidth() > WIDE))
 
 
 def slug(*parts: str) -> str:

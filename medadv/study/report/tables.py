@@ -20,10 +20,20 @@ def text(value: Cell) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading and how its values are spelled. What is not ``text`` is set flush right."""
+    """A column: its heading and how its values are spelled. What is not ``text`` is set flush right.
+
+    Attributes:
+        strong: whether it is what the table is about, and set in bold.
+    """
 
     title: str
     spell: Callable[..., str] = text
+    strong: bool = False
+
+    @property
+    def style(self) -> str:
+        """The classes of its cells on the page."""
+        return " ".join(name for name, worn in (("n", self.numeric), ("strong", self.strong)) if worn)
 
     @property
     def numeric(self) -> bool:
@@ -63,8 +73,12 @@ class Table:
         lines += [r"\toprule", " & ".join(escape(c.title) for c in self.columns) + r" \\", r"\midrule"]
         for place, row in enumerate(self.spelled()):
             lines += [r"\addlinespace"] if place in self.breaks else []
-            lines.append(" & ".join(escape(cell) for cell in row) + r" \\")
+            lines.append(" & ".join(map(_set, self.columns, row)) + r" \\")
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def _set(column: Column, cell: str) -> str:
+    return rf"\textbf{{{escape(cell)}}}" if column.strong else escape(cell)
 
 
 def write(table: Table, folder: Path) -> None:

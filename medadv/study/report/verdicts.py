@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from medadv.study.metrics import Metric
-from medadv.study.report.numbers import in_column, probability, thousandths, titled, whole
+from medadv.study.report.numbers import hundredths, in_column, probability, thousandths, titled, whole
 from medadv.study.report.tables import Cell, Column, Table
 from medadv.study.results import Results
 from medadv.study.stats import Comparison
 
+FAMILIES = ("primary", "rivals", "non-inferiority", "exploratory")
+"""In the order in which they are shown."""
 
-def verdicts(results: Results, family: str, metric: Metric) -> Table:
-    """The comparisons of one family on one metric: ``primary`` or ``exploratory``."""
+_WHOLE = {
+    "primary": "the whole primary family",
+    "rivals": "all defences in the worst case",
+    "non-inferiority": "all defences; p tests that the shift lies above minus the margin, so there is no upper limit",
+}
+
+
+def verdicts(results: Results, family: str, metric: Metric, between: bool = False) -> Table:
+    """The comparisons of one family on one metric.
+
+    Args:
+        between: those of two victims under one condition; else those of two conditions of one victim.
+    """
     rows = [row for row in results.comparisons if (row.family, row.metric) == (family, metric.name)]
+    rows = [row for row in rows if (row.rival is not None) == between]
     score = in_column(metric)
     columns = [
         Column("condition"),
-        Column("against"),
+        *([] if between else [Column("against")]),
         Column("region"),
-        *([Column("victim")] if len({row.victim for row in rows}) > 1 else []),
+        *([Column("victim")] if between or len({row.victim for row in rows}) > 1 else []),
+        *([Column("rival")] if between else []),
+        *([Column("margin", hundredths)] if family == "non-inferiority" else []),
         Column("n", whole),
         Column("zeros", whole),
         Column("ties", whole),
@@ -26,31 +42,32 @@ def verdicts(results: Results, family: str, metric: Metric) -> Table:
         Column("high", score),
         Column("rank-biserial", thousandths),
         Column("p", probability),
-        *([Column("Holm p", probability)] if family == "primary" else []),
+        *([Column("Holm p", probability)] if family != "exploratory" else []),
         Column("method"),
         *([Column("note")] if any(map(_note, rows)) else []),
     ]
     titles = [column.title for column in columns]
-    groups = [(row.victim, row.region) for row in rows]
+    difference = "victim minus rival" if between else "condition minus what it is compared against"
+    groups = [(row.victim, row.rival, row.region) for row in rows]
     return Table(
-        name=f"comparisons-{family}-{metric.name}",
-        caption=_caption(family, metric, rows),
+        name=f"comparisons-{family}-{metric.name}{'-between' if between else ''}",
+        caption=_caption(family, metric, rows, difference),
         columns=columns,
         rows=[[cell for title, cell in _cells(results, row).items() if title in titles] for row in rows],
         breaks=frozenset(i for i in range(1, len(rows)) if groups[i] != groups[i - 1]),
     )
 
 
-def _caption(family: str, metric: Metric, rows: list[Comparison]) -> str:
+def _caption(family: str, metric: Metric, rows: list[Comparison], difference: str) -> str:
     worse = "A shift above 0 is a change for the worse. " if metric.worse > 0 else ""
     settings = " and ".join(sorted({f"{row.sided}, zeros by {row.zero_method.capitalize()}" for row in rows}))
     return (
         f"Wilcoxon signed-rank tests on pairs matched by id, {settings}. Shift: the Hodges–Lehmann estimate of the "
-        f"difference{f' in {metric.unit}' if metric.unit else ''}, condition minus what it is compared against, with "
+        f"difference{f' in {metric.unit}' if metric.unit else ''}, {difference}, with "
         f"its {_confidence(rows)}interval from low to high. {worse}"
         + (
-            "Holm p: adjusted over the whole primary family."
-            if family == "primary"
+            f"Holm p: adjusted over {_WHOLE[family]}."
+            if family in _WHOLE
             else "Exploratory: p-values are unadjusted, and no claim rests on them."
         )
     )
@@ -67,6 +84,8 @@ def _cells(results: Results, row: Comparison) -> dict[str, Cell]:
         "against": _named(results, row.victim, row.against),
         "region": row.region,
         "victim": row.victim,
+        "rival": row.rival,
+        "margin": row.margin,
         "n": row.n,
         "zeros": row.zeros,
         "ties": row.ties,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from medadv.study.metrics import METRICS
 from medadv.study.report.numbers import budget, equals, measured, significant, spelled
 from medadv.study.results import Results
+from medadv.study.spec import WORST
 from medadv.study.stats import FEWEST, Comparison
 
 ALPHA = 0.05
@@ -33,14 +34,17 @@ class Answer:
 def answer(results: Results, victim: str) -> Answer:
     """The largest loss in the primary family, what controls of the same size did, and the smallest budget with a loss.
 
-    Without a primary family the sentences are about exploratory comparisons, and say so.
+    Without a primary family the sentences are about exploratory comparisons, and say so. Where the worst of all attacks
+    is known, it is what is told.
     """
     clean = results.clean(victim)
     against = clean.condition if clean else ""
-    rows = [r for r in results.comparisons if r.victim == victim and r.against == against and _attack(results, r)]
+    own = [r for r in results.comparisons if r.victim == victim and r.rival is None]
+    rows = [r for r in own if r.against == against and _attack(results, r)]
     primary = [row for row in rows if row.family == "primary"]
     subject = results.metric.name, results.regions[0]
     told = [row for row in primary or rows if row.estimate is not None and (row.metric, row.region) == subject]
+    told = [row for row in told if _derived(results, row)] or told
     if not told:
         return Answer(victim, ("No attack was compared with the clean files, so there is nothing to answer.",), ())
     worst = min(told, key=lambda row: (-loss(row), _amount(results, row)))
@@ -63,26 +67,46 @@ def loss(row: Comparison) -> float:
 
 
 def claims(row: Comparison) -> bool:
-    """Whether a comparison supports a claim: primary, six pairs at least, adjusted p below .05."""
+    """Whether a comparison supports a claim: declared, six pairs at least, adjusted p below .05."""
     enough = row.n >= FEWEST and not row.verdict
-    return row.family == "primary" and enough and row.p_adjusted is not None and row.p_adjusted < ALPHA
+    return row.family in ("primary", "rivals") and enough and row.p_adjusted is not None and row.p_adjusted < ALPHA
 
 
 def sentence(results: Results, row: Comparison) -> str:
     """One comparison in plain language and numbers."""
+    if row.rival is not None:
+        return _between(results, row, row.rival)
     metric = METRICS[row.metric]
     what = f"the mean {metric.words} of {row.region}"
     then, now = measured(row.mean_against, metric), measured(row.mean_condition, metric)
     subject, base = _subject(results, row.victim, row.condition), _base(results, row)
+    begun = re.sub("^the ", "The ", subject)
     if row.n < FEWEST or row.verdict:
         few = f"No claim is made about {subject}: {row.n} pairs are too few."
         return f"{few} {what[0].upper()}{what[1:]} was {then} {base}, {now} under it."
     if claims(row):
         verb = "lowers" if (row.estimate or 0.0) < 0 else "raises"
-        return f"{subject} {verb} {what} from {then}{_from(results, row)} to {now} ({numbers(row)})."
+        return f"{begun} {verb} {what} from {then}{_from(results, row)} to {now} ({numbers(row)})."
     if row.family == "primary":
-        return f"{subject} was not shown to change {what}: {then} {base}, {now} under it ({numbers(row)})."
-    return f"{subject} went with {what} of {now}, against {then} {base} ({numbers(row)}); exploratory, so no claim."
+        return f"{begun} was not shown to change {what}: {then} {base}, {now} under it ({numbers(row)})."
+    return f"{begun} went with {what} of {now}, against {then} {base} ({numbers(row)}); exploratory, so no claim."
+
+
+def _between(results: Results, row: Comparison, rival: str) -> str:
+    """Two victims under one condition."""
+    metric = METRICS[row.metric]
+    arm = results.arm(row.victim, row.condition)
+    under = "On clean files" if arm and arm.presented.role == "clean" else None
+    under = under or f"Under {_subject(results, row.victim, row.condition)}"
+    own, other = measured(row.mean_condition, metric), measured(row.mean_against, metric)
+    told = f"{under} the mean {metric.words} of {row.region} is {own} for {row.victim}, {other} for {rival}"
+    if row.n < FEWEST or row.verdict:
+        return f"{told}; no claim is made, {row.n} pairs are too few."
+    if claims(row):
+        return f"{told}: {row.victim} is {'lower' if (row.estimate or 0.0) < 0 else 'higher'} ({numbers(row)})."
+    if row.family in ("primary", "rivals"):
+        return f"{told}: the two were not shown to differ ({numbers(row)})."
+    return f"{told} ({numbers(row)}); exploratory, so no claim."
 
 
 def numbers(row: Comparison) -> str:
@@ -111,15 +135,19 @@ def unit_note(results: Results) -> str:
 
 def family_note(results: Results) -> str:
     """How many comparisons were declared, and what the others are worth."""
-    primary = sum(row.family == "primary" for row in results.comparisons)
-    rest = len(results.comparisons) - primary
-    if not primary:
+    families = [row.family for row in results.comparisons]
+    primary, rest = families.count("primary"), families.count("exploratory")
+    rivals, margins = families.count("rivals"), families.count("non-inferiority")
+    beside = [f"{rivals} of defences with the undefended victim in the worst case"] if rivals else []
+    beside += [f"{margins} of non-inferiority on clean files"] if margins else []
+    if not primary and not beside:
         return f"No primary comparison was declared: all {rest} are exploratory and support no claim."
     when = "after scores existed" if late(results) else "before any score existed"
-    return (
-        f"{primary} comparisons were declared {when}; their p-values are Holm-adjusted together. "
-        f"The other {rest} are exploratory: unadjusted, and no claim rests on them."
-    )
+    told = f"{primary} comparisons were declared {when}; their p-values are Holm-adjusted together. " if primary else ""
+    if beside:
+        told += f"{'Declared as well' if primary else f'Declared {when}'}: {' and '.join(beside)}, each Holm-adjusted "
+        told += "among themselves. " if len(beside) > 1 else "together. "
+    return f"{told}The other {rest} are exploratory: unadjusted, and no claim rests on them."
 
 
 def gaps(results: Results) -> str:
@@ -141,6 +169,12 @@ def late(results: Results) -> bool:
 def _attack(results: Results, row: Comparison) -> bool:
     arm = results.arm(row.victim, row.condition)
     return arm is not None and arm.presented.role == "attack"
+
+
+def _derived(results: Results, row: Comparison) -> bool:
+    """Whether the condition is the worst of several attacks."""
+    arm = results.arm(row.victim, row.condition)
+    return arm is not None and arm.presented.family == WORST
 
 
 def _amount(results: Results, row: Comparison) -> float:
@@ -174,6 +208,7 @@ def _subject(results: Results, victim: str, condition: str) -> str:
     if arm is None:
         return condition
     title = re.sub(r"^([^,(]+), (.+)$", r"\1 (\2)", arm.presented.title)  # "i-FGSM, 10 steps" inside a sentence
+    title = f"the {title}" if arm.presented.family == WORST else title
     return f"{title} at {budget(arm)}" if arm.presented.budget else title
 
 
