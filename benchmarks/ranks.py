@@ -1,8 +1,8 @@
 """How much faster do two processes learn? Samples per second of two gloo ranks ÷ those of one, a thread each.
 
 Both are ``fit`` itself with the plain lesson on 2 × 4 × 64³ a rank, so that two ranks learn from batches of four. The
-two take turns in the same processes, and the figure is the median of paired ratios by the clock: at least 1.6 on two free
-cores. On a busy machine only the same by processor time means anything: what ranks cost beside waiting for each other.
+two take turns in the same processes, and the figure is the median of paired ratios by the clock: at least 1.6 on two
+free cores. On a busy machine only the same by processor time means anything: what ranks cost beside waiting for each other.
 """
 
 from __future__ import annotations

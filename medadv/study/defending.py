@@ -22,7 +22,7 @@ from medadv.study.attacks import Ifgsm
 from medadv.study.defences import Augmentation, Distillation, Hardening, OnLine, Teacher
 from medadv.study.drill import Drill
 from medadv.study.entry import Entry
-from medadv.study.examples import Examples, Inner
+from medadv.study.examples import MEMORY, Examples, Inner
 from medadv.study.folder import versions
 from medadv.study.inputs import read_labelled
 from medadv.study.reach import Reach
@@ -96,8 +96,10 @@ def training_set(entry: Entry, victim: Segmenter, company: Company) -> Sequence[
         for spec in defence.attacks.values()
         for budget in defence.budgets
     ]
-    copies = [Examples(victim, entry, voxels=_Found(drill, company.undefended, entry)) for drill in drills]
-    return Mixed(Examples(victim, entry), copies, defence.share)
+    memory = MEMORY // (1 + len(drills))
+    found = [_Found(drill, company.undefended, entry) for drill in drills]
+    copies = [Examples(victim, entry, voxels=voxels, memory=memory) for voxels in found]
+    return Mixed(Examples(victim, entry, memory=memory), copies, defence.share)
 
 
 def _check_taught_alike(student: Segmenter, teacher: Segmenter) -> None:
