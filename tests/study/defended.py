@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from study.conftest import DIAGONAL, Planned, record
 from medadv.atomic import write_text
 from medadv.study.judgement import Judgement
 from medadv.study.records import Presented, Record, write_manifest, write_record
+from medadv.study.report.defences.lineage import lineage
+from medadv.study.report.defences.standing import Standing, levels, standings
+from medadv.study.report.tables import Table
 from medadv.study.results import Arm, Results
 from medadv.study.rivals import between
 from medadv.study.stats import Comparison, PrimaryFamily, compare
@@ -209,3 +212,36 @@ def _compared(records: list[Record], study: Defended) -> list[Comparison]:
     primary = PrimaryFamily(region="WT", conditions=conditions, rivals=undefended if study.primary else {})
     rows = [row for metric in ("dice", "hd95") for row in compare(records, primary, study.regions, metric)]
     return [*rows, *between(records, primary, study.judgement, study.regions)]
+
+
+PAIR = {name: VICTIMS[name] for name in ("unet", "distilled")}
+"""One defence and its undefended victim."""
+
+
+def judged(results: Results) -> dict[str, Standing]:
+    """The standings of all judged victims on WT."""
+    known = lineage(results)
+    shown = known.judged(results)
+    (level,) = levels(shown)
+    return {s.entrant.name: s for s in standings(shown, known, level, "WT")}
+
+
+def pair(defended: Left, undefended: Left = PLAIN, **settings: Any) -> tuple[Standing, Standing]:
+    """One distilled victim and the undefended one."""
+    left = {"unet": undefended, "distilled": defended, TEACHER: defended}
+    found = judged(Defended(left=left, victims=PAIR, **settings).results())
+    return found["distilled"], found["unet"]
+
+
+def undeclared(defended: Standing, undefended: Standing) -> tuple[Standing, Standing]:
+    """The same, had nothing been declared of rivals."""
+    update = {"family": "exploratory", "p_adjusted": None}
+    rows = [r.model_copy(update=update) if r.rival else r for r in defended.results.comparisons]
+    results = replace(defended.results, comparisons=tuple(rows))
+    return replace(defended, results=results), replace(undefended, results=results)
+
+
+def column(table: Table, title: str) -> list[Any]:
+    """A column's raw values."""
+    (place,) = (i for i, each in enumerate(table.columns) if each.title == title)
+    return [row[place] for row in table.rows]
