@@ -2,7 +2,7 @@
 
 Both are ``fit`` itself with the plain lesson on 2 × 4 × 64³ a rank, so that two ranks learn from batches of four. The
 two take turns in the same processes, and the figure is the median of paired ratios by the clock: at least 1.6 on two
-free cores. On a busy machine only the same by processor time means anything: what ranks cost beside waiting for each other.
+free cores. On a busy machine only the same by processor time means anything: ranks that wait for each other cost none.
 """
 
 from __future__ import annotations
