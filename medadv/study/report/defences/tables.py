@@ -59,9 +59,9 @@ def _caption(standings: Sequence[Standing]) -> str:
         "reported; “overstates by” says how far it lies above the worst case where that is more than "
         f"{hundredths(OVERSTATED)}. Zero gradients: the share of voxels at whose logits the naive loss has a "
         "gradient of exactly zero, so that the attack does not see them. Transfer: what was found for another "
-        "network, shown to this one. Shift: the Hodges–Lehmann estimate of worst case minus the undefended victim’s, paired, with its interval "
-        "from low to high; above 0 the defence helps. “Worst was”: in how many cases which attack was the worst, the "
-        "first of equals."
+        "network, shown to this one. Shift: the Hodges–Lehmann estimate of worst case minus the undefended victim’s, "
+        "paired, with its interval from low to high; above 0 the defence helps. “Worst was”: in how many cases which "
+        "attack was the worst, the first of equals."
     )
 
 
