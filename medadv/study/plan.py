@@ -231,13 +231,15 @@ def _lines(
         families.setdefault(condition.presented.family, []).append(condition)
     for family, members in families.items():
         cells = len(members) * cases
-        steps = sum(c.spec.steps for c in members if isinstance(c, Attacked)) * cases
+        attacks = [c for c in members if isinstance(c, Attacked)]
+        steps = sum(c.spec.steps for c in attacks) * cases
         answers = 2 + (victim.deployed is not None)  # to the file, to the voxels in memory; how far both ways agree
-        scored = victim.answer_cost * (answers * cells)
+        asked = answers * cells + sum(c.listens for c in attacks) * cases
+        scored = victim.answer_cost * asked
         passes = victim.gradient_cost * steps + scored
         spent = None
         if speed is not None:  # a cell reads back what it wrote
-            spent = steps * speed.gradient + cells * (answers * speed.answer + speed.around)
+            spent = steps * speed.gradient + asked * speed.answer + cells * speed.around
         yield Line(name, family, cells, passes, spent)
 
 

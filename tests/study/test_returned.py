@@ -64,7 +64,9 @@ def test_records_say_that_the_attack_never_saw_this_victim(there: Path, three: P
         assert not {"weights", "network", "deployed"} & set(record.inputs)
         transferred = source.presented.role == "attack" or source.presented.of is not None
         assert record.presented.title.endswith("transferred from glow") == transferred
-        assert record.presented.model_copy(update={"title": source.presented.title}) == source.presented
+        assert record.presented.source == ("glow" if transferred else None)
+        told = {"title": source.presented.title, "source": None}
+        assert record.presented.model_copy(update=told) == source.presented
     page = (folder / "report" / "index.html").read_text()
     assert "The attacker never saw this victim: the changes were computed on glow" in page
     assert page.count("The attacker knows the network and its whole pipeline") == 1

@@ -121,9 +121,13 @@ class Standing:
 
     @property
     def zeros(self) -> float | None:
-        """The share of voxels whose gradient was exactly zero in the naive attack, mean over cases."""
+        """The share of the targets at whose logits the naive loss has a gradient of exactly zero, mean over cases.
+
+        Where the records do not tell it, that of the input's voxels.
+        """
         arm = self.results.arm(self.entrant.name, self.level.naive)
-        found = [r.effort.zero_gradient_share for r in arm.records.values() if r.effort] if arm else []
+        efforts = [record.effort for record in arm.records.values() if record.effort] if arm else []
+        found = [e.zero_gradient_share if e.silent_share is None else e.silent_share for e in efforts]
         return fmean(found) if found else None
 
     @property

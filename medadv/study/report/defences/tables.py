@@ -57,11 +57,11 @@ def _caption(standings: Sequence[Standing]) -> str:
         "each case under any untargeted attack at this budget, transferred ones included; that, and not the naive "
         f"score, is what a defence is worth. Naive: {_base(standings)} on its plain loss, as it is most often "
         "reported; “overstates by” says how far it lies above the worst case where that is more than "
-        f"{hundredths(OVERSTATED)}. Zero gradients: the share of voxels whose gradient was exactly zero in the naive "
-        "attack, so that it could not move them. Transfer: what was found for another network, shown to this one. "
-        "Shift: the Hodges–Lehmann estimate of worst case minus the undefended victim’s, paired, with its interval "
-        "from low to high; above 0 the defence helps. “Worst was”: in how many cases which attack was the worst, the "
-        "first of equals."
+        f"{hundredths(OVERSTATED)}. Zero gradients: the share of voxels at whose logits the naive loss has a "
+        "gradient of exactly zero, so that the attack does not see them. Transfer: what was found for another "
+        "network, shown to this one. Shift: the Hodges–Lehmann estimate of worst case minus the undefended victim’s, "
+        "paired, with its interval from low to high; above 0 the defence helps. “Worst was”: in how many cases which "
+        "attack was the worst, the first of equals."
     )
 
 
