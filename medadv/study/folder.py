@@ -56,7 +56,7 @@ class RunFolder:
                 advice="give the victim another name: the two are not the same",
             )
         _refuse_another_key(path, names)
-        content = _public(study.model_dump(mode="json", by_alias=True), names)
+        content = _public(_written(study), names)
         if specification.exists():
             _refuse_another(_stored(specification), content, path)
         elif path.is_dir() and any(not there.name.startswith(UNFINISHED) for there in path.iterdir()):
@@ -85,7 +85,7 @@ class RunFolder:
                 advice="run it first: `medadv run STUDY.yaml`; name its folder with --runs if that is another",
             )
         _refuse_another_key(path, names)
-        content = _public(study.model_dump(mode="json", by_alias=True), names)
+        content = _public(_written(study), names)
         _refuse_another(_stored(path / "study.yaml"), content, path)
         return cls(path)
 
@@ -267,6 +267,17 @@ def _refuse_another(old: dict[str, Any], new: dict[str, Any], path: Path) -> Non
             cause="two studies with one name, or a victim, the data or the split was changed after results existed",
             advice="give this study another name; budgets, attacks, controls and new victims may be added at any time",
         )
+
+
+def _written(study: Study) -> dict[str, Any]:
+    """The specification with every default told, but of victims like another: of those only what was said of them.
+
+    A default that was written would be said, and no more be taken from the other one when the file is run again.
+    """
+    content: dict[str, Any] = study.model_dump(mode="json", by_alias=True)
+    said = study.model_dump(mode="json", by_alias=True, exclude_unset=True)["victims"]
+    likes = {name: said[name] for name, spec in study.victims.items() if spec.like is not None}
+    return {**content, "victims": content["victims"] | likes}
 
 
 def _called(folder: Path, victim: str) -> Iterator[Path]:
