@@ -60,11 +60,12 @@ def temperatures_of(study: Study) -> tuple[float, ...]:
 
 
 def sources_of(study: Study, entrant: Entrant) -> tuple[str, ...]:
-    """Whose attacks are shown to a victim: a defended one those of its undefended one and its teacher, and the
-    undefended one those of every defence that is held against it."""
-    mine = (entrant.undefended, entrant.teacher)
-    others = (other.name for other in study.entrants.values() if other.undefended == entrant.name)
-    return tuple(dict.fromkeys(name for name in (*mine, *others) if name is not None))
+    """Whose attacks are shown to a victim: to a defended one those of its undefended one and of its teacher.
+
+    To the undefended one none is shown: a defence meets all that it meets and these, so that their difference is never
+    made by a longer list on the other side.
+    """
+    return tuple(dict.fromkeys(name for name in (entrant.undefended, entrant.teacher) if name is not None))
 
 
 def bases(study: Study) -> list[Attacked]:
