@@ -4,7 +4,7 @@ Distillation makes logits so large that the cross entropy's gradient is exactly 
 follows it stands still (Carlini & Wagner 2017, arXiv:1608.04644). So the study's strongest attack is run again on the
 loss at logits / T and on the logit margin, what it found for the undefended victim and the teacher is shown to the
 defended one, and sign noise tells what its size alone does (Athalye et al. 2018, arXiv:1802.00420; Carlini et al. 2019,
-arXiv:1902.06705). Every judged victim meets the same suite, the undefended one too.
+arXiv:1902.06705). Every judged victim meets the same suite, the undefended one too, but for what is transferred.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def temperatures_of(study: Study) -> tuple[float, ...]:
     return tuple(sorted(t for t in every if t > 1)) or (SATURATED,)
 
 
-def sources_of(study: Study, entrant: Entrant) -> tuple[str, ...]:
+def sources_of(entrant: Entrant) -> tuple[str, ...]:
     """Whose attacks are shown to a victim: to a defended one those of its undefended one and of its teacher.
 
     To the undefended one none is shown: a defence meets all that it meets and these, so that their difference is never
@@ -90,7 +90,7 @@ def added(study: Study, entrant: Entrant) -> Iterator[Condition]:
             yield replace(base, family=f"{base.family}-T{t:g}", spec=spec)
         spec = base.spec.model_copy(update={"loss": MARGIN})
         yield replace(base, family=f"{base.family}-margin", spec=spec, note=f", {MARGIN}")
-    for source in sources_of(study, entrant):
+    for source in sources_of(entrant):
         yield from (Transferred(base, source) for base in bases(study))
 
 

@@ -21,7 +21,7 @@ SLUG = "0.3-sigma"
 TEACHER = "loud-teacher"
 ADDED = {f"ifgsm-{SLUG}", f"ifgsm-T100-{SLUG}", f"ifgsm-margin-{SLUG}", f"noise-{SLUG}"}
 MET = {
-    "glow": {"clean", *ADDED, f"transfer-from-loud-{SLUG}"},
+    "glow": {"clean", *ADDED},
     "loud": {"clean", *ADDED, f"transfer-from-glow-{SLUG}", f"transfer-from-{TEACHER}-{SLUG}"},
     TEACHER: {"clean", f"ifgsm-{SLUG}"},
 }
@@ -43,7 +43,7 @@ def test_every_judged_victim_meets_the_suite_and_a_teacher_only_what_is_transfer
 def test_a_transferred_case_is_the_file_that_the_other_victim_was_shown(judged: Path) -> None:
     """Planted fault: voxels of the victim that is asked, or of the other source, are other voxels."""
     found = by_place(every_record(judged))
-    for target, source in (("loud", "glow"), ("loud", TEACHER), ("glow", "loud")):
+    for target, source in (("loud", "glow"), ("loud", TEACHER)):
         for case in {case for _, _, case in found}:
             shown = arrays(judged, target, f"transfer-from-{source}-{SLUG}", case)
             assert len(shown) == 4
