@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,14 @@ from medadv.defense.stopping import SIGNALS, Interrupted, Stopping
 from medadv.defense.training import CURVE, Point, Validation, fit
 from medadv.errors import StoppedError
 from medadv.victims.head import Softmax
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard() -> Iterator[None]:
+    """A shell lets its background jobs, and so their tests, ignore Ctrl-C."""
+    held = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, held)
 
 
 def hand_over(number: int) -> None:

@@ -301,6 +301,7 @@ def deaf() -> Iterator[str]:
 def test_a_store_that_never_answers_holds_nobody_up(folder: Path, deaf: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medadv.study.tracking.listener.PATIENCE_SECONDS", 0.2)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")  # longer than anybody here waits
     listening, began = Listening(), time.monotonic()
     with live(listening, folder, uri=deaf) as watch:
         for step in range(5):

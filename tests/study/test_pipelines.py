@@ -58,7 +58,9 @@ def test_every_pipeline_is_planned(name: str, tmp_path: Path, request: pytest.Fi
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in PIPELINES if name.startswith(("liu2021", "phantom", "hippocampus"))])
-def test_every_pipeline_of_a_paper_runs_to_its_report_on_miniature_data(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_every_pipeline_of_a_paper_runs_to_its_report_on_miniature_data(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     study = miniature(name, tmp_path, request)
     outcome = run(study, runs=tmp_path / "runs", tracked=False)
     assert outcome.scored == 2
