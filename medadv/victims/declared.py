@@ -14,6 +14,7 @@ from torch import nn
 
 from medadv.errors import ConfigError
 from medadv.labels import LabelScheme
+from medadv.victims.combine import Scaled
 from medadv.victims.head import Head, Sigmoid, make_head
 from medadv.victims.networks import Architecture, build_network
 from medadv.victims.normalize import ZScore
@@ -205,7 +206,8 @@ def _said(declared: Declared) -> dict[str, Any]:
 
 def _is_network(declared: Architecture, victim: Segmenter) -> bool:
     built = build_network(declared, len(victim.modalities), len(victim.head.channels))
-    return repr(built) == repr(victim.network)
+    layers = victim.network.network if isinstance(victim.network, Scaled) else victim.network
+    return repr(built) == repr(layers)
 
 
 def _steps(normalise: Step | tuple[Step, ...]) -> tuple[Step, ...]:

@@ -262,6 +262,28 @@ def test_a_teacher_that_is_shown_other_images_is_refused(five: Path, tmp_path: P
         lesson(entry("student", made, tmp_path), student, Company(teacher=teacher))
 
 
+def test_a_distilled_victim_is_taken_along_as_a_defence_made_elsewhere(
+    five: Path, learnt: Path, tmp_path: Path
+) -> None:
+    """Its own file names the layers; that the undefended victim's study names them too is no contradiction."""
+    weights = str(learnt / "victims" / "distilled")
+    taken = {"like": "unet", "weights": weights, "defence": {"name": "elsewhere", "at": 10}}
+    seen = json.loads((learnt / "split.json").read_text())["roles"]
+    test = [case for case, role in seen.items() if role == "test"]
+    split = {
+        "train": [c for c in seen if c not in test][:1],
+        "validate": [c for c in seen if c not in test][1:],
+        "test": test,
+    }
+    made = study(five, study="other", split=split, victims={"unet": TRAINED, "taken": taken})
+    folder = train(made, runs=tmp_path)
+    parts = gather(made, folder, Names(None), Silent(), alone=True)
+    contestants = {c.name: c for c in line_up(made, parts, RunFolder(folder), Terms({}, CPU), Silent())}
+    network = next(iter(contestants["taken"].victims.values())).network
+    assert isinstance(network, Scaled)
+    assert network.factor == 10
+
+
 def test_a_transformed_victim_is_the_undefended_one_behind_its_transform(five: Path, learnt: Path) -> None:
     made = study(five)
     folder = RunFolder(learnt)
