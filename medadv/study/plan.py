@@ -20,6 +20,7 @@ from medadv.data.phantom import phantom
 from medadv.errors import CaseError, ConfigError
 from medadv.study.cohort import Parts
 from medadv.study.conditions import Attacked, Condition
+from medadv.study.defences import AdversarialTraining, Augmentation, Defence, Distillation, Trades
 from medadv.study.defending import Company
 from medadv.study.entry import Entry
 from medadv.study.folder import RunFolder
@@ -64,6 +65,8 @@ class Plan:
     Attributes:
         lines: by victim, then by family of conditions.
         trained: victim → optimiser steps of trainings still to be done, over all folds.
+        dearer: victim → about how many steps without a defence one of its steps costs, where it is more than one.
+        copied: victim → attacks on training cases that are made before its training, over all folds.
         finished: cells that lie in the run's folder; they are computed again only if what they rest on has changed.
         cases, patients: that are attacked; patients None where they are unknown.
         kept: bytes of delivered files that stay.
@@ -73,6 +76,8 @@ class Plan:
 
     lines: tuple[Line, ...]
     trained: dict[str, int]
+    dearer: dict[str, float]
+    copied: dict[str, int]
     finished: int
     cases: int
     patients: int | None
@@ -133,6 +138,8 @@ def plan(study: Study, machine: Machine, runs: Path, *, timed: bool = True) -> P
         return Plan(
             tuple(lines),
             trained,
+            {name: cost for name in trained if (cost := _step_cost(study.entrants[name].spec.defence)) != 1},
+            {name: made for name in trained if (made := _copies(study.entrants[name].spec.defence, folds))},
             _finished(runs / study.study, met),
             len(parts.test),
             _patients(parts.test),
@@ -148,7 +155,9 @@ def told(plan: Plan) -> Iterator[str]:
     done = f", of which {plan.finished} are finished already" if plan.finished else ""
     yield f"{units}; {plan.cells} cells{done}"
     for name, steps in plan.trained.items():
-        yield f"  {name}: to be trained, {steps} steps"
+        dear = f", each as dear as {plan.dearer[name]:.2g} plain ones" if name in plan.dearer else ""
+        made = f", after {plan.copied[name]} attacks on training cases" if name in plan.copied else ""
+        yield f"  {name}: to be trained, {steps} steps{dear}{made}"
     for line in plan.lines:
         seconds = "" if line.seconds is None else f", about {duration(line.seconds)}"
         cost = f"{line.passes.forward} forward and {line.passes.backward} backward passes"
@@ -221,6 +230,21 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
             torch.cuda.synchronize(device)
         spent = time.perf_counter() - began
     return spent
+
+
+def _step_cost(defence: Defence | None) -> float:
+    """In steps without a defence, each of which is a forward and a backward: a third and two thirds of it."""
+    if isinstance(defence, Trades):
+        return defence.steps + 2 + 1 / 3  # the clean answer beforehand; clean and attacked crops together
+    if isinstance(defence, AdversarialTraining):
+        return 1 + defence.share * defence.steps
+    return 1 + 1 / 3 if isinstance(defence, Distillation) and defence.labels == "on line" else 1.0
+
+
+def _copies(defence: Defence | None, folds: Sequence[Fold]) -> int:
+    if not isinstance(defence, Augmentation):
+        return 0
+    return len(defence.attacks) * len(defence.budgets) * sum(len(fold.train) for fold in folds)
 
 
 def _lines(

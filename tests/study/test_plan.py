@@ -46,6 +46,25 @@ def test_nothing_is_written_or_trained(three: Path, tmp_path: Path) -> None:  # 
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_defence_costs_to_train_is_told(three: Path, tmp_path: Path) -> None:  # noqa: F811
+    range_of = {"budgets": ["0.1 sigma", "0.2 sigma"]}
+    defences = {
+        "distilled": {"name": "distillation", "at": 10},
+        "cached": {"name": "distillation", "at": 10, "labels": "cached"},
+        "pgd": {"name": "adversarial training", "steps": 3, **range_of},
+        "half": {"name": "adversarial training", "steps": 4, "share": 0.5, **range_of},
+        "trades": {"name": "trades", "steps": 5, **range_of},
+        "augmented": {"name": "augmentation", **range_of},
+    }
+    victims = {"unet": TRAINED, **{name: {"like": "unet", "defence": made} for name, made in defences.items()}}
+    planned = plan(untrained(three, victims=victims), CPU, tmp_path / "runs", timed=False)
+    assert planned.dearer == pytest.approx({"distilled": 4 / 3, "pgd": 4, "half": 3, "trades": 7 + 1 / 3})
+    assert planned.copied == {"augmented": 2 * 2 * 1}  # attacks, budgets, training cases
+    words = "\n".join(told(planned))
+    assert "pgd: to be trained, 6 steps, each as dear as 4 plain ones" in words
+    assert "augmented: to be trained, 6 steps, after 4 attacks on training cases" in words
+
+
 def test_every_fold_is_trained_and_every_case_attacked(three: Path, tmp_path: Path) -> None:  # noqa: F811
     asked = small(three, victims={"unet": TRAINED}, split={"folds": 3, "validate": 1})
     planned = plan(asked, CPU, tmp_path, timed=False)
