@@ -30,7 +30,7 @@ from medadv.study.machine import Machine
 from medadv.study.names import Names
 from medadv.study.sources import PhantomData, imported
 from medadv.study.spec import Study
-from medadv.study.split import divide
+from medadv.study.split import Fold, divide
 from medadv.study.suite import conditions, primary_family
 from medadv.victims.segmentation import Segmenter
 

@@ -57,7 +57,9 @@ def test_what_a_defence_costs_to_train_is_told(three: Path, tmp_path: Path) -> N
         "augmented": {"name": "augmentation", **range_of},
     }
     victims = {"unet": TRAINED, **{name: {"like": "unet", "defence": made} for name, made in defences.items()}}
-    planned = plan(untrained(three, victims=victims), CPU, tmp_path / "runs", timed=False)
+    planned = plan(
+        small(three, victims=victims, split={"train": 1, "validate": 1}), CPU, tmp_path / "runs", timed=False
+    )
     assert planned.dearer == pytest.approx({"distilled": 4 / 3, "pgd": 4, "half": 3, "trades": 7 + 1 / 3})
     assert planned.copied == {"augmented": 2 * 2 * 1}  # attacks, budgets, training cases
     words = "\n".join(told(planned))
