@@ -139,7 +139,7 @@ def plan(study: Study, machine: Machine, runs: Path, *, timed: bool = True) -> P
             tuple(lines),
             trained,
             {name: cost for name in trained if (cost := _step_cost(study.entrants[name].spec.defence)) != 1},
-            {name: made for name in trained if (made := _copies(study.entrants[name].spec.defence, folds))},
+            {name: copies for name in trained if (copies := _copies(study.entrants[name].spec.defence, folds))},
             _finished(runs / study.study, met),
             len(parts.test),
             _patients(parts.test),
