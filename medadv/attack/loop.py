@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NoReturn
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from medadv.attack import checks
+from medadv.attack.losses import Logits
 from medadv.attack.objective import Goal, Judgement, Objective
 from medadv.attack.rng import Rng
 from medadv.attack.steps import State, Step
@@ -157,6 +158,22 @@ class Attack:
         seconds = time.perf_counter() - began
         return Adversarial(best.x, best.merit, trace, threat.size(best.x), shares, journal.passes, seconds)
 
+    def doubt(self, raw: Logits) -> None:
+        """Refuse a first answer that cannot be attacked.
+
+        Raises:
+            VictimError: NaN or infinite logits, or probabilities.
+        """
+        checks.check_answer(raw)
+
+    def refuse(self, broken: Bool[Tensor, "b"], step: int) -> NoReturn:
+        """Refuse to go on after a gradient that was not finite.
+
+        Raises:
+            GradientError: always, naming the samples.
+        """
+        checks.refuse_broken(broken, step)
+
     def _begin(
         self, victim: Victim, threat: ThreatModel, truth: Int[Tensor, "b *s"], rng: Rng, journal: _Journal
     ) -> tuple[_Front, Judgement | None]:
@@ -169,7 +186,7 @@ class Attack:
                 raw0 = victim(threat.clean)
         else:
             raw0 = raw.detach()  # a goal that held the graph would cancel its own gradient
-        checks.check_answer(raw0)
+        self.doubt(raw0)
         targets = victim.targets(truth)
         checks.check_labels(raw0, targets.labels)
         goal = self.objective.prepare(raw0, targets, rng.fork("objective"))
@@ -192,7 +209,7 @@ class Attack:
                 done = judgement.done & front.threat.inside(front.x)
                 broken, leaving = torch.stack([journal.broken.any(), done.any()]).tolist()
                 if broken:
-                    checks.refuse_broken(journal.broken, k)
+                    self.refuse(journal.broken, k)
                 if leaving and self.keep == "best":
                     stay = (~done).nonzero().flatten()
                     front, judgement, gradient = front.take(stay), judgement.take(stay), gradient[stay]

@@ -7,7 +7,7 @@ whole case's. It never goes through a wrapper of several processes: ranks would 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NoReturn
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,7 +22,7 @@ from medadv.attack.steps import Plain
 from medadv.attack.targets import Targets
 from medadv.attack.threat import Box, Image
 from medadv.defense.crops import Batch
-from medadv.errors import ConfigError
+from medadv.errors import ConfigError, VictimError
 from medadv.victims.head import Head
 from medadv.victims.segmentation import Segmenter
 
@@ -113,7 +113,9 @@ class InnerAttack:
             objective: what the attacker wants; None: away from the truth by ``loss``.
 
         Returns:
-            The last iterate ``(b, c, *roi)``, without graph. A crop that is not finite stays as it is.
+            The last iterate ``(b, c, *roi)``, without graph. NaN for a crop that is not finite, or whose radius is not,
+            and for all where an answer or a gradient is not: then the loss is NaN, too, and the training skips the step
+            and names its cases. Learnt from as it was, such a crop would pass for one that was attacked.
 
         Raises:
             ConfigError: crops without a radius, or a network inside a wrapper of several processes.
@@ -130,11 +132,19 @@ class InnerAttack:
                 got="examples without radius",
                 advice="give each Example its radius: radius_on(budget, z, support)",
             )
-        sound = torch.isfinite(batch.z).flatten(1).all(1)  # what is not sound makes a loss that is not, which is told
-        if not sound.all():
-            where = sound.nonzero().flatten()
-            part = self(network, head, batch.take(where), objective) if len(where) else batch.z[where]
-            return batch.z.index_copy(0, where, part)
+        sound = torch.isfinite(batch.z).flatten(1).all(1) & torch.isfinite(batch.radius).all(1)
+        where, found = sound.nonzero().flatten(), torch.full_like(batch.z, torch.nan)
+        if len(where) == 0:
+            return found
+        try:
+            part = self._ascended(network, head, batch if sound.all() else batch.take(where), objective)
+        except _NotFiniteError:
+            return found
+        return found.index_copy(0, where, part)
+
+    def _ascended(self, network: nn.Module, head: Head, batch: Batch, objective: Objective | None) -> Image:
+        """The last iterate from crops that are finite."""
+        assert batch.radius is not None  # by __call__
         victim = Segmenter(network, head, tuple(map(str, range(batch.z.shape[1]))), preprocess=())
         rng = batch.streams.fork("inner attack")
         share = self.lowest + (1 - self.lowest) * rng.fork("radius").uniform(batch.radius.new_empty(len(batch.z)))
@@ -144,8 +154,37 @@ class InnerAttack:
         if objective is None and start is random:
             # The labels are all that the loss asks for: nobody needs a pass on the clean crops.
             x, start = threat.box.sample(rng.fork("start")), clean
-        attack = Attack(threat, goal, Plain(self.size), self.steps, start=start, keep="last")
+        attack = _Inside(threat, goal, Plain(self.size), self.steps, start=start, keep="last")
         return attack(victim, x, batch.truth, support=support, rng=rng).x
+
+
+class _NotFiniteError(VictimError):
+    """An answer or a gradient that is not finite."""
+
+
+class _Inside(Attack):
+    """The loop on a network that learns: it is asked at every step, and most of what it may answer is no reason to end.
+
+    The first logits of a sigmoid head may all lie between 0 and 1. That they are no probabilities is for whoever
+    deploys the network to find.
+    """
+
+    def doubt(self, raw: Logits) -> None:
+        """Let only a finite answer be attacked.
+
+        Raises:
+            _NotFiniteError: it is not.
+        """
+        if not torch.isfinite(torch.stack(torch.aminmax(raw))).all():
+            raise _NotFiniteError("an answer is not finite")
+
+    def refuse(self, broken: Bool[Tensor, "b"], step: int) -> NoReturn:
+        """Tell of a gradient that is not finite.
+
+        Raises:
+            _NotFiniteError: always.
+        """
+        raise _NotFiniteError("a gradient is not finite", got=f"{broken.sum().item()} crops, by step {step}")
 
 
 @dataclass(frozen=True, eq=False)
