@@ -18,6 +18,7 @@ from medadv.data.support import support
 from medadv.defense.crops import Example
 from medadv.defense.inner import check_measured, radius_on
 from medadv.defense.soft_labels import SoftLabels
+from medadv.errors import BudgetError
 from medadv.study.entry import Entry
 from medadv.study.folder import versions
 from medadv.study.inputs import read_labelled
@@ -36,7 +37,8 @@ class Inner:
     """What an attack inside a lesson has to know of each case.
 
     Attributes:
-        budget: the highest that it is given, in a unit that a normalised image has, too.
+        budget: the highest that it is given, in a unit that a normalised image has, too; several amounts are in the
+            order of the data's modalities, as everywhere in a study.
         reach: where voxels may change.
 
     Raises:
@@ -123,8 +125,26 @@ def _preprocessed(
     found = {"z": way(x)[0], "truth": way.labels(truth[None])[0]}
     if inner is not None:
         found["support"] = _placed_support(victim, way, volume, inner.reach)
-        found["radius"] = radius_on(inner.budget, found["z"], found["support"])
+        found["radius"] = radius_on(_own_budget(victim, inner.budget), found["z"], found["support"])
     return found
+
+
+def _own_budget(victim: Segmenter, budget: Budget) -> Budget:
+    """The amounts of the victim's own modalities, in its order.
+
+    Raises:
+        BudgetError: there is not one amount for each modality of the data.
+    """
+    given = victim.given or victim.modalities
+    if len(budget.amounts) == 1:
+        return budget
+    if len(budget.amounts) != len(given):
+        raise BudgetError(
+            "the budget has another number of modalities than the data",
+            got=len(budget.amounts),
+            expected=f"one amount, or {len(given)}: {', '.join(given)}",
+        )
+    return replace(budget, amount=tuple(budget.amounts[given.index(name)] for name in victim.modalities))
 
 
 def _placed_support(victim: Segmenter, way: Way, volume: Volume, reach: Reach) -> Bool[Tensor, "c *s"]:

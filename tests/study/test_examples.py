@@ -17,7 +17,7 @@ from medadv.data.support import support
 from medadv.defense.crops import Example
 from medadv.defense.inner import radius_on
 from medadv.defense.soft_labels import SoftLabels
-from medadv.errors import ConfigError
+from medadv.errors import BudgetError, ConfigError
 from medadv.study import examples as module
 from medadv.study.entry import Entry
 from medadv.study.examples import Examples, Inner
@@ -87,6 +87,34 @@ def test_a_modality_out_of_reach_has_neither_support_nor_radius(entry: Entry) ->
     assert example.radius is not None
     assert example.support.flatten(1).any(1).tolist() == reached
     assert (example.radius > 0).tolist() == reached
+
+
+@pytest.mark.parametrize("order", [("flair", "t2", "t1ce", "t1"), ("t2", "t1")])
+def test_a_victim_with_modalities_of_its_own_gets_their_amounts_and_their_support(
+    entry: Entry, order: tuple[str, ...]
+) -> None:
+    """Both are told in the order of the data."""
+    amounts = dict(zip(entry.parts.modalities, (0.1, 0.2, 0.05, 0.3), strict=True))
+    budget = Budget(tuple(amounts.values()))
+    own = replace(victim(entry), modalities=order)
+    (example, *_) = Examples(own, entry, inner=Inner(budget))
+    assert example.support is not None
+    assert example.radius is not None
+    for name, z, inside, radius in zip(order, example.z, example.support, example.radius, strict=True):
+        assert radius.item() == pytest.approx(amounts[name] * z[inside].double().std(correction=0).item(), rel=1e-6)
+    (example, *_) = Examples(own, entry, inner=Inner(budget, Reach(modalities=("t2",))))
+    assert example.support is not None
+    assert example.radius is not None
+    reached = [name == "t2" for name in order]
+    assert example.support.flatten(1).any(1).tolist() == reached
+    assert (example.radius > 0).tolist() == reached
+
+
+def test_amounts_for_the_victims_modalities_alone_are_refused(entry: Entry) -> None:
+    own = replace(victim(entry), modalities=("t2", "t1"))
+    with pytest.raises(BudgetError, match="another number of modalities than the data") as refusal:
+        Examples(own, entry, inner=Inner(Budget((0.1, 0.2))))
+    assert "one amount, or 4" in str(refusal.value)
 
 
 def test_support_lies_where_the_voxels_lie_on_the_networks_grid(entry: Entry) -> None:
