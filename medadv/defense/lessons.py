@@ -219,8 +219,12 @@ class Distilled(nn.Module):
 def soft_answer(
     teacher: Segmenter, z: Float[Tensor, "b c *s"], temperature: float
 ) -> Float[Tensor, "b classes *targets"]:
-    """What a teacher's bare network says of crops, softened: softmax(logits / T), without graph."""
-    with held_still(teacher.modules()), torch.no_grad():
+    """What a teacher's bare network says of crops, softened: softmax(logits / T), without graph.
+
+    Always in float32, as soft labels that are kept are made: in bf16 probabilities would be off by up to 0.05.
+    """
+    whole = torch.autocast(z.device.type, enabled=False)
+    with held_still(teacher.modules()), torch.no_grad(), whole:
         logits: Tensor = teacher.head.logits(teacher.network(z))
         return (logits / temperature).softmax(1)
 

@@ -12,7 +12,8 @@ from runtime_types import unchecked
 from torch import Tensor, nn
 
 from medadv.defense.crops import Batch
-from medadv.defense.lessons import Distilled, Plain, spread
+from medadv.defense.lessons import Distilled, Plain, soft_answer, spread
+from medadv.defense.precision import bf16
 from medadv.defense.soft_labels import CARD, SoftLabels
 from medadv.errors import ConfigError, RunError
 from medadv.labels import LabelScheme
@@ -132,6 +133,20 @@ def test_cached_soft_labels_teach_the_same(tmp_path: Path, head: Head) -> None:
     online = Distilled(student, head, teacher, 10.0)(given)
     cached = Distilled(student, head, None, 10.0)(replace(given, soft=soft))
     torch.testing.assert_close(online, cached, rtol=1e-4, atol=1e-4)
+
+
+def test_the_teacher_answers_in_float32_whatever_the_student_learns_in() -> None:
+    teacher, given, student = taught(SOFTMAX), batch(), layers(SOFTMAX, 2).eval()
+    with torch.no_grad():  # an answer that bf16 does not hold
+        teacher.network.network[-1].weight.mul_(30)  # type: ignore[operator, index, union-attr]
+    wanted = soft_answer(teacher, given.z, 10.0)
+    with bf16(student, given.z.device):
+        found = soft_answer(teacher, given.z, 10.0)
+    assert found.dtype is torch.float32
+    assert torch.equal(found, wanted)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        narrow = (teacher.network.eval()(given.z).float() / 10).softmax(1)
+    assert (narrow - wanted).abs().max() > 1e-3
 
 
 def test_soft_labels_come_from_the_deployed_windows(tmp_path: Path) -> None:
