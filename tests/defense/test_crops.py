@@ -226,6 +226,18 @@ def test_copies_are_drawn_by_seed_epoch_and_case_alone() -> None:
     assert one == again
 
 
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_every_case_is_seen_in_all_its_copies_as_epochs_go_by(share: float) -> None:
+    cases = [attacked(i, (4, 4)) for i in range(4)]
+    mixed = Mixed(cases, [copied(cases, 100), copied(cases, 200)], share)
+    for index in range(4):
+        seen = Counter(round(mixed.drawn(index, 2, epoch).z.mean().item() / 100) for epoch in range(40))
+        wanted = {0: 40 * (1 - share), 1: 20 * share, 2: 20 * share}
+        assert all(abs(seen[which] - count) <= 10 for which, count in wanted.items())
+        assert min(seen[1], seen[2]) >= 4
+        assert (seen[0] > 0) == (share < 1)
+
+
 def test_crops_are_drawn_from_the_mixture() -> None:
     cases = [attacked(i, (10, 10)) for i in range(3)]
     mixed = Mixed(cases, [copied(cases, 100)], 0.5)
