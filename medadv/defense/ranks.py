@@ -161,10 +161,6 @@ class Group:
         """The sums of numbers over the ranks."""
         return self._reduced(values) if self._store is not None else values
 
-    def mean(self, value: float) -> float:
-        """The mean of a number over the ranks."""
-        return self.sum(value)[0] / self.size
-
     def agree(self, flag: bool) -> bool:
         """Whether any rank says so."""
         return self.sum(float(flag))[0] > 0

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,18 @@ from defense.small_training import (
 )
 from torch import Tensor, nn
 
+from medadv.attack.rng import Rng
 from medadv.attack.victim import held_still
 from medadv.defense.checkpoints import Checkpoints
 from medadv.defense.crops import Batch
-from medadv.defense.lessons import Plain
+from medadv.defense.inner import InnerAttack
+from medadv.defense.lessons import Distilled, Hardened, Plain, Trades
 from medadv.defense.ranks import ALONE, Group, Launch, joined, launched
-from medadv.defense.training import Point, fit
+from medadv.defense.training import Point, Validation, fit
 from medadv.errors import ConfigError, RunError, StoppedError, VictimError
+from medadv.victims.combine import Scaled
 from medadv.victims.head import Softmax
+from medadv.victims.segmentation import Segmenter
 
 
 def digest(network: nn.Module) -> str:
@@ -89,6 +94,43 @@ def test_two_ranks_learn_what_one_process_learns_from_both_their_crops(tmp_path:
     for ended in (first, second):
         assert [point.loss for point in ended.result[2]] == pytest.approx(losses, rel=1e-3)
     assert [point.dice for point in first.result[2]] == [point.dice for point in second.result[2]]
+
+
+def lessons(group: Group, folder: Path) -> dict[str, tuple[str, dict[str, Tensor], list[float]]]:
+    """The real ones. In float64, so that rounding turns no sign of a gradient into another step."""
+    head, pgd = Softmax(ORGAN), InnerAttack(2, lowest=0.5)
+    teacher = Segmenter(Scaled(fresh(), 4.0).double(), head, ("t1",), preprocess=())
+    made: dict[str, Callable[[nn.Module], nn.Module]] = {
+        "hardened": lambda network: Hardened(network, head, pgd, share=0.7),
+        "trades": lambda network: Trades(network, head, pgd),
+        "distilled": lambda network: Distilled(network, head, teacher, 4.0),
+    }
+
+    def source(k: int) -> Batch:
+        whole, names = batches(k), ("Kim", "Lee")
+        radius, rng = torch.full((2, 1), 0.4, dtype=torch.float64), Rng.seeded(k, names)
+        whole = Batch(whole.z.double(), whole.truth, whole.z > -1, radius, cases=names, rng=rng)
+        return whole if group.size == 1 else whole.take(torch.tensor([group.rank]))
+
+    learnt, schedule = {}, replace(SCHEDULE, steps=8, validate_every=8)
+    for name, make in made.items():
+        network = unshared().double()
+        lesson, judge = make(network), partial(Validation, 0.0)
+        curve = fit(lesson, network, source, schedule, folder=folder / name, validate=judge, group=group)
+        losses = [point.loss for point in curve]
+        learnt[name] = digest(network), weights(network), losses
+    return learnt
+
+
+def test_every_lesson_teaches_two_ranks_what_it_teaches_one_process(tmp_path: Path) -> None:
+    first, second = on_ranks(2, tmp_path, lessons, tmp_path / "two")
+    assert (first.code, second.code) == (0, 0)
+    for name, (_, alone, losses) in lessons(ALONE, tmp_path / "one").items():
+        assert first.result[name][0] == second.result[name][0], name
+        for key, tensor in alone.items():
+            torch.testing.assert_close(first.result[name][1][key], tensor, rtol=1e-9, atol=1e-11)
+        for ended in (first, second):
+            assert ended.result[name][2] == pytest.approx(losses, rel=1e-9)
 
 
 def poisoned(group: Group, folder: Path, steps: tuple[int, ...]) -> tuple[str, list[str]]:
@@ -159,7 +201,7 @@ def overheard(group: Group, folder: Path) -> list[Any]:
     with group.main_first():
         heard.append((folder / "prepared").exists())
         (folder / "prepared").touch()
-    heard += [group.mean(group.rank + 0.5), group.agree(group.rank == 1), group.agree(False)]
+    heard += [group.agree(group.rank == 1), group.agree(False)]
     heard += [group.as_main(float(group.rank)), group.gathered(f"I am {group.rank}"), group.sum(1.0, 2.0)]
     if not group.main:
         raise ConfigError("nothing to learn from", got=heard)
@@ -170,7 +212,7 @@ def overheard(group: Group, folder: Path) -> list[Any]:
 @pytest.mark.parametrize("names", [rank_processes.TORCHRUN, rank_processes.SRUN], ids=["torchrun", "srun"])
 def test_ranks_hear_each_other_and_miss_who_leaves(tmp_path: Path, names: tuple[str, str, str]) -> None:
     first, second = on_ranks(2, tmp_path, overheard, tmp_path, names=names)
-    told = [1.0, True, False, (0.0,), ["I am 0", "I am 1"], (2.0, 4.0)]
+    told = [True, False, (0.0,), ["I am 0", "I am 1"], (2.0, 4.0)]
     assert isinstance(second.result, ConfigError)
     assert second.result.details["got"] == [True, *told]
     assert isinstance(first.result, RunError)
