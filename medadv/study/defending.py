@@ -66,7 +66,7 @@ def lesson(entry: Entry, victim: Segmenter, company: Company) -> nn.Module:
         _check_taught_alike(victim, teacher)
         return Distilled(network, head, None if defence.labels == "cached" else teacher, defence.temperature)
     if isinstance(defence, defences.AdversarialTraining):
-        inner = InnerAttack(defence.steps, defence.size, defence.start, defence.lowest)
+        inner = InnerAttack(defence.steps, defence.size, defence.begins, defence.lowest)
         return Hardened(network, head, inner, defence.share)
     if isinstance(defence, defences.Trades):
         inner = InnerAttack(defence.steps, defence.size, "random", defence.lowest)
