@@ -170,7 +170,7 @@ class Elsewhere(Specified):
 
 
 Trained = Teacher | Distillation | Augmentation | AdversarialTraining | Trades
-"""Those that the study trains; an input transform stands in front of the undefended victim."""
+"""Those that the study trains; an input transform stands in front of the victim that it is like."""
 
 Defence = Annotated[Trained | Elsewhere | InputTransform, Field(discriminator="name")]
 

@@ -35,20 +35,20 @@ class Company:
 
     Attributes:
         undefended: the one that it is held against, for which attacked copies are found.
+        behind: the one that its input transform stands in front of.
         teacher: whose soft labels it learns.
     """
 
     undefended: Segmenter | None = None
+    behind: Segmenter | None = None
     teacher: Segmenter | None = None
 
     @classmethod
     def among(cls, made: Mapping[tuple[str, int | None], Segmenter], entry: Entry) -> Company:
         """Those of an entry, of its fold, among victims that stand above it in the study."""
-        undefended, teacher = entry.entrant.undefended, entry.entrant.teacher
-        fold = entry.fold.number
-        return cls(
-            None if undefended is None else made[undefended, fold], None if teacher is None else made[teacher, fold]
-        )
+        entrant, fold = entry.entrant, entry.fold.number
+        names = (entrant.undefended, entrant.behind, entrant.teacher)
+        return cls(*(None if name is None else made[name, fold] for name in names))
 
 
 def lesson(entry: Entry, victim: Segmenter, company: Company) -> nn.Module:

@@ -7,9 +7,11 @@ from typing import Any, get_args
 import pytest
 
 from medadv.errors import ConfigError
+from medadv.study.adaptive import sources_of
 from medadv.study.defences import HARDENED, AdversarialTraining, Hardening, OnLine, Trained
 from medadv.study.load import as_study
 from medadv.study.spec import Study
+from medadv.study.suite import judgement
 
 UNDEFENDED: dict[str, Any] = {
     "network": {"name": "UNet", "arguments": {"spatial_dims": 3, "channels": [4, 8], "strides": [2]}},
@@ -62,6 +64,33 @@ def test_a_study_with_a_defence_knows_that_it_has_one() -> None:
     assert not study(other={"like": "unet"}).defended
     hardened = {"like": "unet", "defence": {"name": "adversarial training", "budgets": ["0.05 sigma", "0.1sigma"]}}
     assert study(hardened=hardened).defended
+
+
+SMOOTHING = {"name": "gaussian smoothing", "sigma": 1.0}
+TRADES = {"name": "trades", "budgets": ["0.1"]}
+
+
+def test_a_defence_of_a_defence_is_held_against_the_victim_that_has_none() -> None:
+    made = study(
+        other={"like": "unet", "training": {"steps": 80}},
+        hardened={"like": "other", "defence": TRADES},
+        smoothed={"like": "hardened", "defence": SMOOTHING},
+        twice={"like": "smoothed", "defence": {"name": "bit depth", "bits": 4}},
+        wider={"like": "hardened", "defence": {"name": "trades", "budgets": ["0.2"]}},
+        teacher={"like": "hardened", "defence": {"name": "teacher", "at": 10}},
+        taught={"like": "teacher", "defence": {"name": "distillation", "at": 10, "teacher": "teacher"}},
+    )
+    undefended = {name: entrant.undefended for name, entrant in made.entrants.items()}
+    assert undefended == {"unet": None, "other": None, "teacher": None} | dict.fromkeys(
+        ("hardened", "smoothed", "twice", "wider", "taught"), "other"
+    )
+    behind = {name: entrant.behind for name, entrant in made.entrants.items() if entrant.behind}
+    assert behind == {"smoothed": "hardened", "twice": "smoothed"}
+    declared = judgement(made)
+    assert declared is not None
+    assert set(declared.undefended.values()) == {"other"}
+    transfers = {source for entrant in made.entrants.values() for source in sources_of(entrant)}
+    assert transfers == {"other", "teacher"}
 
 
 ODD = {
@@ -142,6 +171,26 @@ ODD = {
             }
         },
         "are those of the defence",
+    ),
+    "a transform with settings of its own": (
+        {"d": {"like": "unet", "defence": SMOOTHING, "inference": {"name": "whole"}, "mirror": [0]}},
+        "inference, mirror would change nothing",
+    ),
+    "a transform that is to be trained": (
+        {"d": {"like": "unet", "defence": SMOOTHING, "training": {"steps": 80}}},
+        "say it of a victim above",
+    ),
+    "a defence of a teacher that is like nobody": (
+        {"t": {"defence": {"name": "teacher", "at": 10}}, "d": {"like": "t", "defence": TRADES}},
+        "has no undefended victim",
+    ),
+    "a defence behind which weights come from outside": (
+        {
+            "w": {"weights": "there"},
+            "s": {"like": "w", "defence": SMOOTHING},
+            "d": {"like": "s", "defence": TRADES},
+        },
+        "say network and training",
     ),
     "a student's name that is taken": (
         {
