@@ -90,10 +90,45 @@ AGAINST_DATA: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+def augmented(**attack: Any) -> dict[str, Any]:
+    defence = {"name": "augmentation", "budgets": ["0.1"], "attacks": {"a": {"preset": "fgsm", **attack}}}
+    return {"victims": {"glow": {}, "d": {"like": "glow", "defence": defence}}}
+
+
+def hardened(name: str, budget: str, **victim: Any) -> dict[str, Any]:
+    return {"victims": {"glow": victim, "d": {"like": "glow", "defence": {"name": name, "budgets": [budget]}}}}
+
+
+AGAINST_DATA |= {
+    "a training's budget for two modalities": (hardened("trades", "0.1/0.2 sigma"), "budget of victims.d.defence"),
+    "an augmentation's budget for two modalities": (hardened("augmentation", "0.1/0.2 sigma"), "number of amounts"),
+    "an adaptive budget for two modalities": ({"adaptive": {"budgets": ["0.1/0.2 sigma"]}}, "budget of adaptive"),
+    "a region to be attacked for copies": (augmented(region="brain"), "'brain' is no"),
+    "a tissue to be permuted for copies": (
+        augmented(preset="tifgsm", goal={"permute": {"WT": "ET", "ET": "WT"}}),
+        "only tissues are permuted",
+    ),
+    "a shift along two axes for copies": (
+        augmented(preset="tifgsm", goal={"shift": "WT", "by": [1, 1]}),
+        "'a' of victims.d.defence is for images of another number of axes",
+    ),
+    "modalities to be changed for copies": (augmented(modalities=["ct"]), r"'a' of victims.d.defence.*\['ct'\]"),
+    "amounts for other channels than a network has": (
+        hardened("trades", "0.1/0.2/0.3/0.4 sigma", modalities=["flair", "t2", "t1ce", "t1"]),
+        "one amount for all modalities",
+    ),
+}
+
+
 @pytest.mark.parametrize(("changes", "told"), AGAINST_DATA.values(), ids=AGAINST_DATA)
 def test_what_the_data_does_not_have_is_told(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=f"(?s){told}"):
         study(**changes).check(MODALITIES, BRATS_2018)
+
+
+def test_one_amount_a_modality_is_a_budget_of_a_training() -> None:
+    for name in ("trades", "augmentation"):
+        study(**hardened(name, "0.1/0.2/0.3/0.4 sigma")).check(MODALITIES, BRATS_2018)
 
 
 def test_one_amount_a_modality_is_a_budget() -> None:
