@@ -146,7 +146,7 @@ class AdversarialTraining(OnLine):
 
     @property
     def begins(self) -> Literal["clean", "random"]:
-        """As asked, or as its sources have it: FGSM (Goodfellow et al. 2015, arXiv:1412.6572) and PGD (Madry et al.)."""
+        """As asked, or as FGSM (Goodfellow et al. 2015, arXiv:1412.6572) and PGD (Madry et al.) have it."""
         return self.start or ("clean" if self.steps == 1 else "random")
 
 

@@ -238,7 +238,9 @@ def test_an_augmentation_may_be_in_the_files_own_units() -> None:
     study(d={"like": "unet", "defence": {"name": "augmentation", "budgets": ["20 stored"]}})
 
 
-@pytest.mark.parametrize(("steps", "start", "begins"), [(1, None, "clean"), (2, None, "random"), (1, "random", "random")])
+@pytest.mark.parametrize(
+    ("steps", "start", "begins"), [(1, None, "clean"), (2, None, "random"), (1, "random", "random")]
+)
 def test_fgsm_training_begins_at_the_clean_crop_and_pgd_at_random(steps: int, start: str | None, begins: str) -> None:
     defence = {"name": "adversarial training", "budgets": ["0.1"], "steps": steps, "start": start}
     made = study(d={"like": "unet", "defence": defence}).entrants["d"].spec.defence
