@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import isclose
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from medadv.attack.budget import Budget
+from medadv.defense.inner import check_measured
+from medadv.errors import ConfigError
 from medadv.study.attacks import AttackSpec, Fgsm, Ifgsm
 from medadv.study.specified import Specified, readable_budgets
 from medadv.victims.transforms import InputTransform
@@ -72,13 +76,21 @@ class Hardening(Specified):
     @classmethod
     def _readable(cls, budgets: tuple[str, ...]) -> tuple[str, ...]:
         budgets = readable_budgets(budgets)
-        if len({Budget.parse(budget).unit for budget in budgets}) > 1:
+        parsed = [Budget.parse(budget) for budget in budgets]
+        if len({budget.unit for budget in parsed}) > 1:
             raise ValueError(f"the budgets of a training have one unit: {list(budgets)}")
+        if not all(any(budget.amounts) for budget in parsed):
+            raise ValueError(f"a training attacks with more than nothing; leave out the budget of 0: {list(budgets)}")
+        if not all(_proportional(parsed[0].amounts, budget.amounts) for budget in parsed):
+            raise ValueError(
+                f"one budget of a training is the other, so many times, in every modality: {list(budgets)}; give both "
+                "one amount, or all amounts in one ratio, as in 0.05/0.1 sigma and 0.1/0.2 sigma"
+            )
         return budgets
 
     @property
     def highest(self) -> Budget:
-        """The largest of its budgets."""
+        """The largest of its budgets: of proportional ones it is so in every modality."""
         return max((Budget.parse(budget) for budget in self.budgets), key=lambda budget: max(budget.amounts))
 
 
@@ -94,6 +106,8 @@ class Augmentation(Hardening):
     def _without_maps(cls, attacks: dict[str, AttackSpec]) -> dict[str, AttackSpec]:
         if drawing := [name for name, spec in attacks.items() if spec.draws is not None]:
             raise ValueError(f"training cases have no maps to be drawn; {drawing} would need them")
+        if own := [name for name, spec in attacks.items() if spec.budgets is not None]:
+            raise ValueError(f"the budgets of an augmentation are those of the defence, not of its attacks {own}")
         return attacks
 
 
@@ -108,6 +122,11 @@ class OnLine(Hardening):
     def _a_range(cls, budgets: tuple[str, ...]) -> tuple[str, ...]:
         if len(budgets) > 2:
             raise ValueError("one budget, or the lowest and the highest of a range")
+        try:
+            for budget in budgets:
+                check_measured(Budget.parse(budget))
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
         return budgets
 
     @property
@@ -120,8 +139,15 @@ class AdversarialTraining(OnLine):
     """Training on inputs attacked while it learns: FGSM, or PGD of k steps (Madry et al. 2018, arXiv:1706.06083)."""
 
     name: Literal["adversarial training"]
-    start: Literal["clean", "random"] = Field("random", description="where the inner attack begins")
+    start: Literal["clean", "random"] | None = Field(
+        None, description="where the inner attack begins; left out, FGSM at the clean crop, more steps at random"
+    )
     share: float = Field(1.0, gt=0, le=1, description="of the crops that are attacked; the others stay clean")
+
+    @property
+    def begins(self) -> Literal["clean", "random"]:
+        """As asked, or as FGSM (Goodfellow et al. 2015, arXiv:1412.6572) and PGD (Madry et al.) have it."""
+        return self.start or ("clean" if self.steps == 1 else "random")
 
 
 class Trades(OnLine):
@@ -144,11 +170,22 @@ class Elsewhere(Specified):
 
 
 Trained = Teacher | Distillation | Augmentation | AdversarialTraining | Trades
-"""Those that the study trains; an input transform stands in front of the undefended victim."""
+"""Those that the study trains; an input transform stands in front of the victim that it is like."""
 
 Defence = Annotated[Trained | Elsewhere | InputTransform, Field(discriminator="name")]
+
+
+HARDENED = ("augmentation", "adversarial training", "trades")
+"""The names of those that learn from attacked inputs: what they are rests on the study's threat."""
 
 
 def temperature(defence: Defence | None) -> float:
     """The temperature at which a victim with this defence is trained; at test time it is 1."""
     return defence.temperature if isinstance(defence, Teacher | Distillation | Elsewhere) else 1.0
+
+
+def _proportional(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether amounts are others, so many times; one alone stands for all modalities."""
+    length = max(len(one), len(other))
+    a, b = (tuple(amounts) * (length if len(amounts) == 1 else 1) for amounts in (one, other))
+    return len(a) == len(b) and all(isclose(x * max(b), y * max(a), rel_tol=1e-9) for x, y in zip(a, b, strict=True))

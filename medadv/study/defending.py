@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,7 @@ from medadv.data.case import Case, Volume
 from medadv.defense.crops import Example, Mixed
 from medadv.defense.inner import InnerAttack
 from medadv.defense.lessons import Distilled, Hardened, Plain, Trades, check_same_head
+from medadv.defense.ranks import ALONE, Group
 from medadv.defense.soft_labels import SoftLabels
 from medadv.errors import ConfigError
 from medadv.study import defences
@@ -25,8 +27,11 @@ from medadv.study.entry import Entry
 from medadv.study.examples import MEMORY, Examples, Inner
 from medadv.study.folder import versions
 from medadv.study.inputs import read_labelled
+from medadv.study.progress import Silent, Watch
 from medadv.study.reach import Reach
 from medadv.victims.segmentation import Segmenter, weights_digest
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,20 +40,20 @@ class Company:
 
     Attributes:
         undefended: the one that it is held against, for which attacked copies are found.
+        behind: the one that its input transform stands in front of.
         teacher: whose soft labels it learns.
     """
 
     undefended: Segmenter | None = None
+    behind: Segmenter | None = None
     teacher: Segmenter | None = None
 
     @classmethod
     def among(cls, made: Mapping[tuple[str, int | None], Segmenter], entry: Entry) -> Company:
         """Those of an entry, of its fold, among victims that stand above it in the study."""
-        undefended, teacher = entry.entrant.undefended, entry.entrant.teacher
-        fold = entry.fold.number
-        return cls(
-            None if undefended is None else made[undefended, fold], None if teacher is None else made[teacher, fold]
-        )
+        entrant, fold = entry.entrant, entry.fold.number
+        names = (entrant.undefended, entrant.behind, entrant.teacher)
+        return cls(*(None if name is None else made[name, fold] for name in names))
 
 
 def lesson(entry: Entry, victim: Segmenter, company: Company) -> nn.Module:
@@ -66,7 +71,7 @@ def lesson(entry: Entry, victim: Segmenter, company: Company) -> nn.Module:
         _check_taught_alike(victim, teacher)
         return Distilled(network, head, None if defence.labels == "cached" else teacher, defence.temperature)
     if isinstance(defence, defences.AdversarialTraining):
-        inner = InnerAttack(defence.steps, defence.size, defence.start, defence.lowest)
+        inner = InnerAttack(defence.steps, defence.size, defence.begins, defence.lowest)
         return Hardened(network, head, inner, defence.share)
     if isinstance(defence, defences.Trades):
         inner = InnerAttack(defence.steps, defence.size, "random", defence.lowest)
@@ -74,8 +79,20 @@ def lesson(entry: Entry, victim: Segmenter, company: Company) -> nn.Module:
     return Plain(network, head)
 
 
-def training_set(entry: Entry, victim: Segmenter, company: Company) -> Sequence[Example] | Mixed:
+def training_set(
+    entry: Entry, victim: Segmenter, company: Company, group: Group = ALONE, watch: Watch | None = None
+) -> Sequence[Example] | Mixed:
     """The cases that a victim learns from: for an augmentation with the copies that were found for the undefended one.
+
+    What takes long, copies and cached soft labels, is all made here, each by one rank: in the training ranks would wait
+    for each other for minutes at most.
+
+    Args:
+        entry: the victim, and its cases.
+        victim: whose preprocessing it is.
+        company: the undefended victim, the teacher.
+        group: the ranks that learn together.
+        watch: told of what takes long.
 
     Raises:
         ConfigError: a budget of the training in units that a normalised image does not have.
@@ -87,7 +104,9 @@ def training_set(entry: Entry, victim: Segmenter, company: Company) -> Sequence[
         return Examples(victim, entry, inner=Inner(defence.highest, reach))
     if isinstance(defence, Distillation) and defence.labels == "cached":
         assert company.teacher is not None  # entrants
-        return Examples(victim, entry, soft=SoftLabels(entry.soft_labels, company.teacher, defence.temperature))
+        taught = Examples(victim, entry, soft=SoftLabels(entry.soft_labels, company.teacher, defence.temperature))
+        _beforehand(f"soft labels of {entry.learner.title}", taught.__getitem__, range(len(taught)), group, watch)
+        return taught
     if not isinstance(defence, Augmentation):
         return Examples(victim, entry)
     assert company.undefended is not None  # entrants
@@ -98,8 +117,22 @@ def training_set(entry: Entry, victim: Segmenter, company: Company) -> Sequence[
     ]
     memory = MEMORY // (1 + len(drills))
     found = [_Found(drill, company.undefended, entry) for drill in drills]
+    every = [(one, case) for case in entry.fold.train for one in found]
+    _beforehand(f"attacked copies of {entry.learner.title}", lambda pair: pair[0](pair[1]), every, group, watch)
     copies = [Examples(victim, entry, voxels=voxels, memory=memory) for voxels in found]
     return Mixed(Examples(victim, entry, memory=memory), copies, defence.share)
+
+
+def _beforehand(
+    title: str, make: Callable[[Part], object], parts: Sequence[Part], group: Group, watch: Watch | None
+) -> None:
+    """Make what will be found on the disk, each rank its share; then all have it."""
+    own, watch = parts[group.rank :: group.size], watch or Silent()
+    watch.task(title, len(own))
+    for part in own:
+        make(part)
+        watch.step()
+    group.barrier()
 
 
 def _check_taught_alike(student: Segmenter, teacher: Segmenter) -> None:

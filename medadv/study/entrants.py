@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from medadv.victims.declared import INFERENCE, NETWORK, NORMALISE
 from medadv.victims.networks import Architecture
 from medadv.victims.normalize import Normalisation
 from medadv.victims.spatial import Spatial
+from medadv.victims.transforms import InputTransform
 from medadv.victims.window import SlidingWindow, WholeVolume
 
 
@@ -102,7 +103,8 @@ class Entrant:
     Attributes:
         name: in the study.
         spec: what it is, with everything that it takes from the victim that it is like.
-        undefended: the victim that it is held against; None where it is no defence.
+        undefended: the victim that it is held against, which has no defence; None where it is none itself.
+        behind: the victim that an input transform stands in front of, which may be defended; None without a transform.
         teacher: the victim whose soft labels it learns; None where it learns from the labels.
         judged: False for a teacher that is there for its student alone: it is attacked only for what is transferred.
     """
@@ -110,6 +112,7 @@ class Entrant:
     name: str
     spec: VictimSpec
     undefended: str | None = None
+    behind: str | None = None
     teacher: str | None = None
     judged: bool = True
 
@@ -127,21 +130,45 @@ def entrants(victims: Mapping[str, VictimSpec]) -> dict[str, Entrant]:
         if written.like is not None and written.like not in found:
             raise ValueError(f"the victim {name!r} is like {written.like!r}, which has to stand above it")
         like = None if written.like is None else found[written.like].spec
-        if like is not None and like.weights is not None and isinstance(written.defence, Trained):
-            said = like.model_fields_set | written.model_fields_set
-            silent = [key for key in ("network", "training") if key not in said]
-            if silent:
-                raise ValueError(
-                    f"the defence of {name!r} is trained like {written.like!r}, whose weights come from outside: say "
-                    f"{' and '.join(silent)}, or it would be another network that is compared"
-                )
-        for entrant in _made(name, _merged(like, written)):
+        root = None if written.like is None else _undefended(written.like, found)
+        _check_told(name, written, [spec for spec in (like, found[root].spec if root else None) if spec is not None])
+        if root is None and written.defence is not None and not isinstance(written.defence, Teacher):
+            raise ValueError(
+                f"the defence of {name!r} has no undefended victim: {written.like!r} is a teacher that is like nobody"
+            )
+        for entrant in _made(name, _merged(like, written), root):
             if entrant.name in found:
                 raise ValueError(f"two victims are called {entrant.name!r}")
             found[entrant.name] = entrant
             if entrant.teacher is not None:
                 _check_teacher(entrant, found)
     return found
+
+
+def _undefended(name: str, found: Mapping[str, Entrant]) -> str | None:
+    """The first victim without a defence, from one to the one that it is like; None where there is none."""
+    place: str | None = name
+    while place is not None and found[place].spec.defence is not None:
+        place = found[place].spec.like
+    return place
+
+
+def _check_told(name: str, written: VictimSpec, above: Sequence[VictimSpec]) -> None:
+    """What is written of a defence is what it needs, given the victims above that it is like: no less, and no more."""
+    if isinstance(written.defence, InputTransform):
+        if idle := sorted(written.model_fields_set - {"like", "defence"}):
+            raise ValueError(
+                f"the {written.defence.name} of {name!r} stands in front of {written.like!r} as that one is: "
+                f"{', '.join(idle)} would change nothing; say it of a victim above, and let {name!r} be like that one"
+            )
+        return
+    if isinstance(written.defence, Trained) and any(spec.weights is not None for spec in above):
+        said = written.model_fields_set.union(*(spec.model_fields_set for spec in above))
+        if silent := [key for key in ("network", "training") if key not in said]:
+            raise ValueError(
+                f"the defence of {name!r} is trained like {written.like!r}, whose weights come from outside: say "
+                f"{' and '.join(silent)}, or it would be another network that is compared"
+            )
 
 
 def _check_teacher(student: Entrant, found: Mapping[str, Entrant]) -> None:
@@ -157,12 +184,12 @@ def _check_teacher(student: Entrant, found: Mapping[str, Entrant]) -> None:
         raise ValueError(f"{called}, whose head says something else: student and teacher have the same channels")
 
 
-def _made(name: str, spec: VictimSpec) -> Iterator[Entrant]:
+def _made(name: str, spec: VictimSpec, root: str | None) -> Iterator[Entrant]:
     """A victim; of a distillation a student for each temperature, before it its teacher."""
     defence = spec.defence
-    undefended = None if defence is None or isinstance(defence, Teacher) else spec.like
+    undefended = None if defence is None or isinstance(defence, Teacher) else root
     if not isinstance(defence, Distillation):
-        yield Entrant(name, spec, undefended)
+        yield Entrant(name, spec, undefended, behind=spec.like if isinstance(defence, InputTransform) else None)
         return
     several = isinstance(defence.at, tuple)
     for at in defence.at if isinstance(defence.at, tuple) else (defence.at,):
@@ -171,7 +198,7 @@ def _made(name: str, spec: VictimSpec) -> Iterator[Entrant]:
             teacher = f"{student}-teacher"
             yield Entrant(teacher, spec.model_copy(update={"defence": Teacher(name="teacher", at=at)}), judged=False)
         one = spec.model_copy(update={"defence": defence.model_copy(update={"at": at})})
-        yield Entrant(student, one, undefended, teacher)
+        yield Entrant(student, one, undefended, teacher=teacher)
 
 
 def _merged(like: VictimSpec | None, written: VictimSpec) -> VictimSpec:

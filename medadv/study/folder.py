@@ -20,6 +20,7 @@ from medadv.atomic import UNFINISHED, remove, write_text, writing
 from medadv.data.case import Refusal
 from medadv.data.files import MARK
 from medadv.errors import RunError
+from medadv.study.defences import HARDENED
 from medadv.study.judgement import Judgement
 from medadv.study.names import Names, key_file
 from medadv.study.records import MANIFEST, RETURNED, Record, read_record, record_path, write_manifest, write_record
@@ -28,6 +29,9 @@ from medadv.study.spec import Study
 from medadv.study.stats import PrimaryFamily
 
 Read = TypeVar("Read")
+
+THREAT = ("legal", "modalities", "support")
+"""What a study says of where and how far voxels may change, beside budgets."""
 
 FINGERPRINT = "pseudonyms.json"
 """The file that says under whose key a run's names were made."""
@@ -250,8 +254,10 @@ def _refuse_another(old: dict[str, Any], new: dict[str, Any], path: Path) -> Non
             # Where weights lie may change; what they are is in every record's key. A distillation's students are
             # called after it and their temperatures.
             if any(there.is_dir() for place in ("records", "victims") for there in _called(path / place, name)):
-                told = content["victims"][name].items()
-                parts[f"victims.{name}"] = {k: v for k, v in told if k != "weights" and v is not None}
+                told = content["victims"][name]
+                parts[f"victims.{name}"] = {k: v for k, v in told.items() if k != "weights" and v is not None}
+                if (told.get("defence") or {}).get("name") in HARDENED:  # it was trained in this threat
+                    parts |= {key: content.get(key) for key in THREAT}
         return parts
 
     before, now = identity(old), identity(new)
@@ -264,7 +270,8 @@ def _refuse_another(old: dict[str, Any], new: dict[str, Any], path: Path) -> Non
         raise RunError(
             f"the folder {path} belongs to another study",
             got="; ".join(changed),
-            cause="two studies with one name, or a victim, the data or the split was changed after results existed",
+            cause="two studies with one name, or a victim, the data, the split or the threat that a victim was trained "
+            "in was changed after results existed",
             advice="give this study another name; budgets, attacks, controls and new victims may be added at any time",
         )
 

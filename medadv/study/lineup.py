@@ -103,12 +103,12 @@ def _placed(victim: Segmenter, entry: Entry, terms: Terms) -> Segmenter:
 
 
 def _behind(entry: Entry, company: Company, terms: Terms) -> Segmenter | None:
-    """The undefended victim behind an input transform, if that is what defends it."""
+    """The victim that it is like behind an input transform, if that is what defends it."""
     defence = entry.spec.defence
     if not isinstance(defence, InputTransform) or entry.name in terms.given:
         return None
-    assert company.undefended is not None  # entrants
-    return defended(company.undefended, defence)
+    assert company.behind is not None  # entrants
+    return defended(company.behind, defence)
 
 
 def _found(entry: Entry, terms: Terms) -> Segmenter | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -11,6 +11,7 @@ import torch
 
 from medadv.atomic import remove
 from medadv.attack.victim import held_still
+from medadv.data.case import Case
 from medadv.defense.checkpoints import Checkpoints
 from medadv.defense.crops import Crops
 from medadv.defense.ranks import ALONE, Group
@@ -22,6 +23,7 @@ from medadv.study.inputs import read_labelled
 from medadv.study.progress import Watch
 from medadv.victims.checkpoint import save_victim
 from medadv.victims.combine import Scaled
+from medadv.victims.formats.opening import mirrored
 from medadv.victims.memory import is_full
 from medadv.victims.networks import build_network
 from medadv.victims.segmentation import Segmenter, weights_digest
@@ -69,24 +71,16 @@ def _learnt(entry: Entry, company: Company, device: torch.device, watch: Watch, 
     spec = entry.spec
     bare = untrained(entry, device)
     victim = bare.reading(entry.parts.modalities)
-    examples = training_set(entry, victim, company)
+    deployed = mirrored(bare, spec.mirror).reading(entry.parts.modalities) if spec.mirror else victim
+    examples = training_set(entry, victim, company, group, watch)
     training = spec.training
     ranked = {"rank": group.rank, "ranks": group.size}
     crops = Crops(examples, training.roi, training.batch, training.flips, entry.seed, **ranked)
     examination = Examination(entry)
-
-    def validate() -> Validation:
-        cases = entry.fold.validate
-        asked = [examination(victim, read_labelled(case)) for case in cases[group.rank :: group.size]]
-        group.barrier()  # ranks need not be equally fast
-        own = sum((dice for dice, _ in asked), 0.0), sum((found or 0.0 for _, found in asked), 0.0)
-        dice, attacked = group.sum(*own)
-        return Validation(dice / len(cases), None if examination.drill is None else attacked / len(cases))
-
     learning = lesson(entry, bare, company)
     with sizes_fit(entry.name), held_still([bare.network]), torch.no_grad():
         learning(crops(0).to(device))
-        examination(victim, read_labelled(entry.fold.validate[0]))
+        examination(deployed, read_labelled(entry.fold.validate[0]))
     watch.task(f"train {entry.learner.title}", spec.training.steps)
     fit(
         learning,
@@ -94,17 +88,33 @@ def _learnt(entry: Entry, company: Company, device: torch.device, watch: Watch, 
         lambda k: crops(k).to(device),
         training.schedule(entry.seed),
         folder=Checkpoints(entry.folder, _identity(entry, company), watch.say),
-        validate=validate,
+        validate=partial(validated, examination, deployed, entry.fold.validate, group),
         watch=partial(watch.learnt, entry.learner),
         group=group,
     )
     return bare
 
 
+def validated(examination: Examination, victim: Segmenter, cases: Sequence[Case], group: Group = ALONE) -> Validation:
+    """Mean Dice over the validation cases, clean and under attack; each rank asks for cases of its own.
+
+    Args:
+        examination: what is asked on each case.
+        victim: as it is deployed, reading the data's modalities.
+        cases: of all ranks together.
+        group: the ranks; they need not be equally fast.
+    """
+    asked = [examination(victim, read_labelled(case)) for case in cases[group.rank :: group.size]]
+    group.barrier()
+    own = sum((dice for dice, _ in asked), 0.0), sum((found or 0.0 for _, found in asked), 0.0)
+    dice, attacked = group.sum(*own)
+    return Validation(dice / len(cases), None if examination.drill is None else attacked / len(cases))
+
+
 def _identity(entry: Entry, company: Company) -> dict[str, object]:
-    """What a checkpoint belongs to: all that the weights depend on, but for the schedule."""
+    """What a checkpoint belongs to: all that the weights depend on, and by what they are chosen, but the schedule."""
     fold, digests, spec, study = entry.fold, entry.parts.digests, entry.spec, entry.study
-    settings = {"modalities", "network", "head", "regions", "spatial", "normalise", "defence"}
+    settings = {"modalities", "network", "head", "regions", "spatial", "normalise", "defence", "mirror", "inference"}
     cases = [str(digests[case.case]) for case in (*fold.train, *fold.validate)]
     others = {"teacher": company.teacher, "undefended": company.undefended}
     return {

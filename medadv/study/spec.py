@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -19,7 +19,7 @@ from medadv.data.support import Support
 from medadv.errors import BudgetError, ConfigError
 from medadv.labels import LabelScheme
 from medadv.study.attacks import AttackSpec
-from medadv.study.defences import Temperature
+from medadv.study.defences import Augmentation, Hardening, OnLine, Temperature
 from medadv.study.entrants import Entrant, VictimSpec, entrants
 from medadv.study.reach import Reach
 from medadv.study.sources import Data
@@ -208,32 +208,65 @@ class Study(Specified):
             BudgetError: a budget for another number of modalities.
         """
         scored = self.regions or scheme.names
-        for name in (*scored, self.primary.region, *(n for attack in self.attacks.values() for n in attack.names)):
+        for name in (*scored, self.primary.region):
             scheme.members(name)
-        if strange := {t for attack in self.attacks.values() for t in attack.tissues} - set(scheme.numbers):
-            raise ConfigError("only tissues are permuted", got=sorted(strange), expected=list(scheme.tissues))
-        for attack, spec in self.attacks.items():
-            if spec.axes not in (None, AXES):
-                raise ConfigError(
-                    f"the goal of the attack {attack!r} is for images of another number of axes",
-                    got=f"{spec.axes} numbers",
-                    expected=f"{AXES}, one for each axis of the file",
-                )
-            if unknown := set(self.modalities_of(attack) or ()) - set(modalities):
-                raise ConfigError(
-                    f"the attack {attack!r} is to change modalities that the data does not have",
-                    got=sorted(unknown),
-                    expected=list(modalities),
-                )
+        for called, spec in self._attacks():
+            self._check_attack(called, spec, modalities, scheme)
         if self.primary.region not in scored:
             raise ConfigError("the primary region is not scored", got=self.primary.region, expected=list(scored))
-        for text in (budget for attack in self.attacks for budget in self.budgets_of(attack)):
+        for told, text in self._amounts():
             if len(Budget.parse(text).amounts) not in (1, len(modalities)):
                 raise BudgetError(
-                    "a budget has another number of amounts than the data has modalities",
+                    f"{told} has another number of amounts than the data has modalities",
                     got=text,
                     expected=f"one amount, or {len(modalities)}: {', '.join(modalities)}",
                 )
+        for name, entrant in self.entrants.items():
+            defence, own = entrant.spec.defence, entrant.spec.modalities
+            if not isinstance(defence, OnLine) or own in (None, tuple(modalities)):
+                continue
+            if len(defence.highest.amounts) > 1:
+                raise BudgetError(
+                    f"the victim {name!r} is trained on other channels than the data's, which amounts are given for",
+                    got=f"{defence.highest}, and the channels {list(own or ())}",
+                    advice="give the training one amount for all modalities",
+                )
+
+    def _check_attack(self, called: str, spec: AttackSpec, modalities: Sequence[str], scheme: LabelScheme) -> None:
+        for name in spec.names:
+            scheme.members(name)
+        if strange := set(spec.tissues) - set(scheme.numbers):
+            raise ConfigError("only tissues are permuted", got=sorted(strange), expected=list(scheme.tissues))
+        if spec.axes not in (None, AXES):
+            raise ConfigError(
+                f"the goal of {called} is for images of another number of axes",
+                got=f"{spec.axes} numbers",
+                expected=f"{AXES}, one for each axis of the file",
+            )
+        if unknown := set(spec.modalities or self.modalities or ()) - set(modalities):
+            raise ConfigError(
+                f"{called} is to change modalities that the data does not have",
+                got=sorted(unknown),
+                expected=list(modalities),
+            )
+
+    def _attacks(self) -> Iterator[tuple[str, AttackSpec]]:
+        """What each attack is called, and what it is: the study's, and those that a training set is enlarged by."""
+        for name, spec in self.attacks.items():
+            yield f"the attack {name!r}", spec
+        for victim, written in self.victims.items():
+            if isinstance(written.defence, Augmentation):
+                for name, spec in written.defence.attacks.items():
+                    yield f"the attack {name!r} of victims.{victim}.defence", spec
+
+    def _amounts(self) -> Iterator[tuple[str, str]]:
+        """Where each budget is written, and the budget."""
+        for name in self.attacks:
+            yield from (("a budget", text) for text in self.budgets_of(name))
+        yield from (("a budget of adaptive", text) for text in self.adaptive.budgets or ())
+        for victim, written in self.victims.items():
+            if isinstance(written.defence, Hardening):
+                yield from ((f"a budget of victims.{victim}.defence", text) for text in written.defence.budgets)
 
     def _check_defences(self) -> None:
         """What only a study with a defence may say."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from medadv.study.folder import FINGERPRINT, RunFolder
 from medadv.study.judgement import Judgement
 from medadv.study.names import Names
 from medadv.study.records import Record, record_path
+from medadv.study.spec import Study
 from medadv.study.stats import PrimaryFamily
 
 FAMILY = PrimaryFamily(region="WT", conditions=("a",))
@@ -192,3 +194,25 @@ def test_files_are_held_only_by_the_record_that_delivered_them(folder: RunFolder
     assert not folder.holds(record.model_copy(update={"delivered": {"other": "0" * 64}}))
     folder.drop(record.victim, record.condition, [record.case, "never there"])
     assert not place.exists()
+
+
+def threatened(root: Path, **changes: Any) -> Study:
+    """With a victim that learns from attacked inputs, and one that does not."""
+    defence = {"name": "trades", "budgets": ["0.1"]}
+    return small(root, victims={"glow": {}, "hardened": {"like": "glow", "defence": defence}}, **changes)
+
+
+OTHER_THREATS = {"support": "volume", "legal": [0.0, 1000.0], "modalities": ["t1"]}
+
+
+@pytest.mark.parametrize("key", OTHER_THREATS)
+def test_a_hardened_victim_is_of_the_threat_that_it_was_trained_in(tmp_path: Path, key: str) -> None:
+    study, other = threatened(tmp_path), threatened(tmp_path, **{key: OTHER_THREATS[key]})
+    folder = RunFolder.open(study, tmp_path, Names(None)).path
+    (folder / "victims" / "glow").mkdir(parents=True)
+    RunFolder.open(other, tmp_path, Names(None))  # what is not hardened has seen no attack
+    RunFolder.open(study, tmp_path, Names(None))
+    (folder / "victims" / "hardened").mkdir()
+    with pytest.raises(RunError, match=f"(?s)belongs to another study.*{key}: "):
+        RunFolder.open(other, tmp_path, Names(None))
+    RunFolder.open(study.model_copy(update={"budgets": ("0.5 sigma",)}), tmp_path, Names(None))

@@ -14,7 +14,9 @@ from medadv.cli import pipeline
 from medadv.data.brats import MODALITIES
 from medadv.errors import BudgetError, ConfigError
 from medadv.labels import BRATS_2018
+from medadv.study.folder import RunFolder
 from medadv.study.load import as_study, load_study
+from medadv.study.names import Names
 from medadv.study.spec import Study, json_schema
 
 ROOT = Path(__file__).parents[2]
@@ -88,10 +90,45 @@ AGAINST_DATA: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+def augmented(**attack: Any) -> dict[str, Any]:
+    defence = {"name": "augmentation", "budgets": ["0.1"], "attacks": {"a": {"preset": "fgsm", **attack}}}
+    return {"victims": {"glow": {}, "d": {"like": "glow", "defence": defence}}}
+
+
+def hardened(name: str, budget: str, **victim: Any) -> dict[str, Any]:
+    return {"victims": {"glow": victim, "d": {"like": "glow", "defence": {"name": name, "budgets": [budget]}}}}
+
+
+AGAINST_DATA |= {
+    "a training's budget for two modalities": (hardened("trades", "0.1/0.2 sigma"), "budget of victims.d.defence"),
+    "an augmentation's budget for two modalities": (hardened("augmentation", "0.1/0.2 sigma"), "number of amounts"),
+    "an adaptive budget for two modalities": ({"adaptive": {"budgets": ["0.1/0.2 sigma"]}}, "budget of adaptive"),
+    "a region to be attacked for copies": (augmented(region="brain"), "'brain' is no"),
+    "a tissue to be permuted for copies": (
+        augmented(preset="tifgsm", goal={"permute": {"WT": "ET", "ET": "WT"}}),
+        "only tissues are permuted",
+    ),
+    "a shift along two axes for copies": (
+        augmented(preset="tifgsm", goal={"shift": "WT", "by": [1, 1]}),
+        "'a' of victims.d.defence is for images of another number of axes",
+    ),
+    "modalities to be changed for copies": (augmented(modalities=["ct"]), r"'a' of victims.d.defence.*\['ct'\]"),
+    "amounts for other channels than a network has": (
+        hardened("trades", "0.1/0.2/0.3/0.4 sigma", modalities=["flair", "t2", "t1ce", "t1"]),
+        "one amount for all modalities",
+    ),
+}
+
+
 @pytest.mark.parametrize(("changes", "told"), AGAINST_DATA.values(), ids=AGAINST_DATA)
 def test_what_the_data_does_not_have_is_told(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=f"(?s){told}"):
         study(**changes).check(MODALITIES, BRATS_2018)
+
+
+def test_one_amount_a_modality_is_a_budget_of_a_training() -> None:
+    for name in ("trades", "augmentation"):
+        study(**hardened(name, "0.1/0.2/0.3/0.4 sigma")).check(MODALITIES, BRATS_2018)
 
 
 def test_one_amount_a_modality_is_a_budget() -> None:
@@ -112,10 +149,12 @@ def test_a_study_is_frozen() -> None:
 
 
 @pytest.mark.parametrize("spelt", [study(), trained(), *map(load_study, PIPELINES)], ids=lambda s: s.study)
-def test_a_resolved_study_is_the_same_study(spelt: Study) -> None:
+def test_a_resolved_study_is_the_same_study(spelt: Study, tmp_path: Path) -> None:
     """What lies in a run's folder can be run."""
-    resolved = yaml.safe_dump(spelt.model_dump(mode="json", by_alias=True), sort_keys=False)
-    assert as_study(yaml.safe_load(resolved)) == spelt
+    folder = RunFolder.open(spelt, tmp_path, Names(None)).path
+    again = as_study(yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8")))
+    assert again == spelt
+    assert again.entrants == spelt.entrants
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.stem)
