@@ -4,7 +4,8 @@ Distillation makes logits so large that the cross entropy's gradient is exactly 
 follows it stands still (Carlini & Wagner 2017, arXiv:1608.04644). So the study's strongest attack is run again on the
 loss at logits / T and on the logit margin, what it found for the undefended victim and the teacher is shown to the
 defended one, and sign noise tells what its size alone does (Athalye et al. 2018, arXiv:1802.00420; Carlini et al. 2019,
-arXiv:1902.06705). Every judged victim meets the same suite, the undefended one too, but for what is transferred.
+arXiv:1902.06705). A teacher that was trained at a temperature is as masked as its student: what is transferred from it
+was found at logits / T. Every judged victim meets the same suite, the undefended one too, but for what is transferred.
 """
 
 from __future__ import annotations
@@ -78,20 +79,49 @@ def watchful(attack: Attacked) -> Attacked:
     return replace(attack, listens=True)
 
 
+def tempered(study: Study, base: Attacked, t: float) -> Attacked:
+    """The varied attack on its loss at logits / T."""
+    plain = base.spec.loss.of if isinstance(base.spec.loss, TemperedLoss) else base.spec.loss
+    spec = base.spec.model_copy(update={"loss": TemperedLoss(of=plain, temperature=t)})
+    return _own(study, replace(base, family=f"{base.family}-T{t:g}", spec=spec))
+
+
+def on_margin(study: Study, base: Attacked) -> Attacked:
+    """The varied attack on the logit margin."""
+    spec = base.spec.model_copy(update={"loss": MARGIN})
+    return _own(study, replace(base, family=f"{base.family}-margin", spec=spec, note=f", {MARGIN}"))
+
+
+def _own(study: Study, attack: Attacked) -> Attacked:
+    """The same attack as the study calls it, where it runs it itself."""
+    every = (attacked(study, name, budget) for name in study.attacks for budget in study.budgets_of(name))
+    return next((watchful(own) for own in every if own.settings() == attack.settings()), attack)
+
+
+def transferable(study: Study, source: str) -> list[Attacked]:
+    """What is transferred from a victim, at each budget: what was found at its own temperature, where that is above 1.
+
+    The plain attack would stand still on a network that was trained at a temperature, and transfer nothing.
+    """
+    t = temperature(study.entrants[source].spec.defence)
+    return [tempered(study, base, t) for base in bases(study)] if t > 1 else bases(study)
+
+
+def transfers(study: Study, entrant: Entrant) -> list[Transferred]:
+    """What was found for others and is shown to a judged victim."""
+    sources = ((source, attack) for source in sources_of(entrant) for attack in transferable(study, source))
+    return [Transferred(attack, source) for source, attack in sources]
+
+
 def added(study: Study, entrant: Entrant) -> Iterator[Condition]:
     """What a judged victim meets beside the study's own conditions; what needs another victim comes last."""
     for base in bases(study):
         yield base
         yield SignNoise(base.threat, base.reach)
     for base in bases(study):
-        plain = base.spec.loss.of if isinstance(base.spec.loss, TemperedLoss) else base.spec.loss
-        for t in temperatures_of(study):
-            spec = base.spec.model_copy(update={"loss": TemperedLoss(of=plain, temperature=t)})
-            yield replace(base, family=f"{base.family}-T{t:g}", spec=spec)
-        spec = base.spec.model_copy(update={"loss": MARGIN})
-        yield replace(base, family=f"{base.family}-margin", spec=spec, note=f", {MARGIN}")
-    for source in sources_of(entrant):
-        yield from (Transferred(base, source) for base in bases(study))
+        yield from (tempered(study, base, t) for t in temperatures_of(study))
+        yield on_margin(study, base)
+    yield from transfers(study, entrant)
 
 
 def check_worst(study: Study) -> None:

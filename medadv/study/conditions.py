@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from medadv.attack.budget import Budget
-from medadv.attack.checks import silent_share
 from medadv.attack.loop import Adversarial
 from medadv.attack.rng import Rng
 from medadv.attack.threat import Box, Linf
@@ -19,6 +18,7 @@ from medadv.study.attacks import AttackSpec
 from medadv.study.goals import LabelMap
 from medadv.study.reach import Reach
 from medadv.study.records import Presented, Role
+from medadv.study.silence import silent_share
 from medadv.study.spec import Study
 from medadv.victims.segmentation import Segmenter
 
@@ -76,7 +76,7 @@ class Shown:
     """What a condition makes of a case: the voxels to deliver, and for an attack how it went.
 
     Attributes:
-        silent: the share of the targets of the clean case at whose logits the loss has no gradient; None if not asked.
+        silent: the share of the attack's targets in the clean case at whose logits it has no gradient; None: not asked.
     """
 
     x: Image
@@ -200,7 +200,7 @@ class Attacked:
         adversarial = attack(scene.victim, scene.x, scene.truth, support=support, rng=scene.rng)
         if not self.listens:
             return Shown(adversarial.x, adversarial)
-        silent = silent_share(scene.victim, scene.x, scene.truth, self.spec.ascended)
+        silent = silent_share(scene.victim, scene.x, scene.truth, attack.objective, scene.rng)
         return Shown(adversarial.x, adversarial, silent[0].item())
 
 

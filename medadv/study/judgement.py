@@ -8,13 +8,35 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 
+class Varied(BaseModel):
+    """What was run at one budget because of the defences, each by the name of its condition.
+
+    Attributes:
+        base: the varied attack as it is: the naive score.
+        tempered: T and the attack on the loss at logits / T, T ascending.
+        margin: the attack on the logit margin.
+        noise: the sign noise of the same size.
+        sources: victim → what was found for it and is shown to others, as those meet it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base: str
+    tempered: tuple[tuple[float, str], ...]
+    margin: str
+    noise: str
+    sources: dict[str, str]
+
+
 class Judgement(BaseModel):
     """How the defences of a study are judged.
 
     Attributes:
         judged: the victims, in their order.
         undefended: defended victim → the one without its defence, which it is held against.
-        worst: victim → worst case → the attacks that it is the worst of, by name; each of them on every case.
+        worst: victim → worst case → the conditions that it is the worst of, by name; each of them on every case.
+        varied: worst case → what was run at its budget because of the defences.
+        added: the attacks that the study did not name itself, by name.
         margin: how much clean Dice a defence may cost and still be called not inferior; None where none is declared.
     """
 
@@ -23,6 +45,8 @@ class Judgement(BaseModel):
     judged: tuple[str, ...]
     undefended: dict[str, str]
     worst: dict[str, dict[str, tuple[str, ...]]]
+    varied: dict[str, Varied] = {}
+    added: tuple[str, ...] = ()
     margin: float | None = None
 
     @classmethod

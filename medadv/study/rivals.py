@@ -26,6 +26,7 @@ from medadv.study.stats import (
     order,
     told,
 )
+from medadv.study.worst import worst_cases
 
 METRIC_NAMES: tuple[Literal["dice", "hd95"], ...] = ("dice", "hd95")
 
@@ -61,6 +62,26 @@ def between(
             question = Question(victim, primary.region, "dice", CLEAN, CLEAN, "non-inferiority", rival)
             rows.append(non_inferiority(question, question.pairs(victims, patients), judgement.margin))
     return [_with_verdict(row) for row in adjusted(rows)]
+
+
+def on_common(records: Iterable[Record], judgement: Judgement, row: Comparison) -> Comparison:
+    """The same comparison of two worst cases, each over those conditions alone that both victims met.
+
+    A defended victim meets more than its undefended one, and a minimum falls with their number: one that changes
+    nothing may have the lower worst case. What is said against a defence has to hold here too. Not adjusted.
+
+    Args:
+        records: those of the study; worst cases among them are made anew.
+        judgement: what each worst case is of.
+        row: two victims under one worst case.
+    """
+    assert row.rival is not None
+    theirs = judgement.worst[row.rival][row.condition]
+    both = tuple(name for name in judgement.worst[row.victim][row.condition] if name in theirs)
+    worst = {victim: {row.condition: both} for victim in (row.victim, row.rival)}
+    made = worst_cases(records, judgement.model_copy(update={"worst": worst}))
+    question = Question(row.victim, row.region, row.metric, row.condition, row.against, "exploratory", row.rival)
+    return answer(question, *arranged(made))
 
 
 def non_inferiority(question: Question, pairs: Pairs, margin: float) -> Comparison:

@@ -29,7 +29,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Names become folders and table cells: letters, digits, dot, dash, underscore."""
 
 WORST = "worst"
-"""The worst of all untargeted attacks, case by case."""
+"""The worst of all that is delivered within a budget, case by case."""
 
 RESERVED = ("clean", "identity", "noise", "permuted", WORST)
 """What conditions are called that are no attacks."""
@@ -73,7 +73,7 @@ class Primary(Specified):
 
     Each named attack (all if left out) at each of its budgets (all if left out) is compared with clean, on one region:
     for each victim of the study, and for those outside whose segmentations are to come back (``medadv score``).
-    In a study of defences ``worst`` is the worst of all untargeted attacks at a budget, case by case; and with
+    In a study of defences ``worst`` is the worst of all attacks and controls at a budget, case by case; and with
     ``against: undefended`` each defended victim is compared with the undefended one under the same attack.
     """
 
@@ -97,7 +97,7 @@ class Adaptive(Specified):
     """What a study with a defence runs beside its own attacks: the same attack on other losses, and transferred ones.
 
     The loss at logits / T for every T of the study, the logit margin, what was found for the undefended victim and the
-    teacher, and sign noise. Every victim meets all of them.
+    teacher, and sign noise. Every judged victim meets them all; what is transferred is shown to defended ones alone.
     """
 
     attack: str | None = Field(

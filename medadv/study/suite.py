@@ -6,14 +6,24 @@ from collections.abc import Iterable
 
 from medadv.attack.budget import Budget
 from medadv.errors import ConfigError
-from medadv.study.adaptive import added, bases, budgets_of, check_worst, watchful
+from medadv.study.adaptive import (
+    added,
+    bases,
+    budgets_of,
+    check_worst,
+    on_margin,
+    temperatures_of,
+    tempered,
+    transferable,
+    transfers,
+    watchful,
+)
 from medadv.study.conditions import CLEAN, IDENTITY, Attacked, Condition, attacked, slug
 from medadv.study.controls import Permuted, SignNoise
 from medadv.study.entrants import Entrant
-from medadv.study.judgement import Judgement
+from medadv.study.judgement import Judgement, Varied
 from medadv.study.spec import WORST, Study
 from medadv.study.stats import PrimaryFamily
-from medadv.study.transfer import Transferred
 
 
 def conditions(study: Study, entrant: Entrant) -> tuple[Condition, ...]:
@@ -26,8 +36,8 @@ def conditions(study: Study, entrant: Entrant) -> tuple[Condition, ...]:
         ConfigError: two conditions would be called the same, or there is no attack that could be adapted.
     """
     if not entrant.judged:
-        return (CLEAN, *bases(study))
-    attacks = [attacked(study, name, budget) for name in study.attacks for budget in study.budgets_of(name)]
+        return (CLEAN, *transferable(study, entrant.name))
+    attacks = _named(study)
     if study.defended:
         attacks = [watchful(attack) for attack in attacks]
     every: list[Condition] = [CLEAN]
@@ -38,6 +48,11 @@ def conditions(study: Study, entrant: Entrant) -> tuple[Condition, ...]:
     if "noise" in study.controls:
         every += [SignNoise(*threat) for threat in dict.fromkeys((attack.threat, attack.reach) for attack in attacks)]
     return _joined(every, added(study, entrant)) if study.defended else tuple(every)
+
+
+def _named(study: Study) -> list[Attacked]:
+    """The study's own attacks."""
+    return [attacked(study, name, budget) for name in study.attacks for budget in study.budgets_of(name)]
 
 
 def _joined(own: Iterable[Condition], others: Iterable[Condition]) -> tuple[Condition, ...]:
@@ -60,7 +75,7 @@ def _joined(own: Iterable[Condition], others: Iterable[Condition]) -> tuple[Cond
 
 
 def worst_name(budget: str) -> str:
-    """The worst of all untargeted attacks at a budget, as a condition is called."""
+    """The worst of all that is delivered at a budget, as a condition is called."""
     return f"{WORST}-{slug(Budget.parse(budget))}"
 
 
@@ -105,23 +120,49 @@ def judgement(study: Study) -> Judgement | None:
     """How the study judges its defences; None where it has none."""
     if not study.defended:
         return None
+    own = {attack.name for attack in _named(study)}
     worst: dict[str, dict[str, tuple[str, ...]]] = {}
+    varied = {worst_name(str(base.threat.budget)): _varied(study, base) for base in bases(study)}
+    added: dict[str, None] = {}
     for entrant in study.entrants.values():
         if entrant.judged:
-            attacks = [condition for condition in conditions(study, entrant) if _untargeted(condition)]
+            met = conditions(study, entrant)
             worst[entrant.name] = {
-                worst_name(text): tuple(a.name for a in attacks if a.threat and a.threat.budget == Budget.parse(text))
-                for text in budgets_of(study)
+                worst_name(str(base.threat.budget)): tuple(c.name for c in met if _within(c, base))
+                for base in bases(study)
             }
-    return Judgement(judged=tuple(worst), undefended=_undefended(study), worst=worst, margin=study.primary.margin)
+            added |= dict.fromkeys(c.name for c in met if c.presented.role == "attack" and c.name not in own)
+    known = {"judged": tuple(worst), "undefended": _undefended(study), "added": tuple(added)}
+    return Judgement(worst=worst, varied=varied, margin=study.primary.margin, **known)
+
+
+def _varied(study: Study, base: Attacked) -> Varied:
+    """What is run at the budget of a varied attack, by name."""
+    judged = (entrant for entrant in study.entrants.values() if entrant.judged)
+    shown = (transfer for entrant in judged for transfer in transfers(study, entrant))
+    return Varied(
+        base=base.name,
+        tempered=tuple((t, tempered(study, base, t).name) for t in temperatures_of(study)),
+        margin=on_margin(study, base).name,
+        noise=SignNoise(base.threat, base.reach).name,
+        sources={transfer.source: transfer.name for transfer in shown if transfer.threat == base.threat},
+    )
+
+
+def _within(condition: Condition, base: Attacked) -> bool:
+    """Whether what a condition delivers is allowed by the threat of the varied attack, whoever made it, and how.
+
+    It has the same budget, and reaches no further: fewer modalities are within it, the background is another threat.
+    """
+    if condition.threat is None or condition.threat.budget != base.threat.budget:
+        return False
+    ours, theirs = base.reach, condition.reach
+    if ours.modalities is None:
+        return theirs.kind == ours.kind
+    return theirs.kind == ours.kind and theirs.modalities is not None and set(theirs.modalities) <= {*ours.modalities}
 
 
 def _undefended(study: Study) -> dict[str, str]:
     """Defended victim → the one that it is held against."""
     judged = (entrant for entrant in study.entrants.values() if entrant.judged)
     return {entrant.name: entrant.undefended for entrant in judged if entrant.undefended is not None}
-
-
-def _untargeted(condition: Condition) -> bool:
-    attack = condition.of if isinstance(condition, Transferred) else condition
-    return isinstance(attack, Attacked) and not attack.spec.targeted

@@ -1,7 +1,8 @@
-"""The worst case of each case: of all untargeted attacks at a budget, the one that did most harm.
+"""The worst case of each case: of all that was delivered within a threat, attacks and controls, what did most harm.
 
-The mean over patients of the minimum over attacks, never the minimum of means: whoever attacks a patient chooses the
-attack for that patient (Carlini et al. 2019, arXiv:1902.06705, section 5.8).
+The mean over patients of the minimum over these, never the minimum of means: whoever attacks a patient chooses the
+attack for that patient (Carlini et al. 2019, arXiv:1902.06705, section 5.8). What made a perturbation, and what it was
+meant for, does not matter: a targeted attack or noise that does more harm is an attack that an attacker may choose.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ FAMILY = "worst"
 def worst_cases(records: Iterable[Record], judgement: Judgement | None) -> list[Record]:
     """A record for each victim, budget and case, made of the others and stored nowhere.
 
-    Each score is that of the attack which was worst in its region and metric: the lowest Dice, the highest HD95; the
-    score says which one, of equals the first. A case that lacks one of the attacks has no worst case: a minimum over
-    fewer attacks would flatter the victim.
+    Each score is that of the condition which was worst in its region and metric: the lowest Dice, the highest HD95; the
+    score says which one, of equals the first. A case that lacks one of them has no worst case: a minimum over fewer
+    would flatter the victim.
 
     Args:
         records: the finished cells that count.
-        judgement: which attacks each worst case is of; None in a study without a defence, which has none.
+        judgement: which conditions each worst case is of; None in a study without a defence, which has none.
     """
     if judgement is None:
         return []
@@ -54,7 +55,7 @@ def _worst(name: str, attacks: Sequence[Record]) -> Record:
         update={
             "key": digest(inputs),
             "condition": name,
-            "presented": _presented(first.presented, len(attacks)),
+            "presented": _presented(attacks),
             "inputs": inputs,
             "radii": widest.radii,
             "size": max((record.size for record in attacks if record.size is not None), default=None),
@@ -67,9 +68,12 @@ def _worst(name: str, attacks: Sequence[Record]) -> Record:
     )
 
 
-def _presented(shown: Presented, count: int) -> Presented:
-    title = f"worst case of {count} attacks" if count > 1 else "worst case of one attack"
-    return shown.model_copy(update={"family": FAMILY, "title": title, "of": None, "source": None})
+def _presented(attacks: Sequence[Record]) -> Presented:
+    roles = [record.presented.role for record in attacks]
+    counts = ((roles.count(role), role) for role in ("attack", "control"))
+    told = " and ".join(f"{count} {role}{'s' * (count > 1)}" for count, role in counts if count)
+    shown = {"role": "attack", "family": FAMILY, "title": f"worst case of {told}", "of": None, "source": None}
+    return attacks[0].presented.model_copy(update=shown)
 
 
 def _scores(attacks: Sequence[Record]) -> Iterator[Score]:
@@ -85,5 +89,5 @@ def _table(record: Record) -> Mapping[tuple[str, str, str], Score]:
 
 
 def _widest(attacks: Sequence[Record]) -> Record:
-    """The attack that reaches the most modalities: its radii are those of the threat."""
+    """What reaches the most modalities: its radii are those of the threat."""
     return max(attacks, key=lambda record: sum(r > 0 for r in (record.radii or {}).get("stored", {}).values()))

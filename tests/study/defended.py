@@ -13,7 +13,7 @@ import yaml
 from study.conftest import DIAGONAL, Planned, record
 
 from medadv.atomic import write_text
-from medadv.study.judgement import Judgement
+from medadv.study.judgement import Judgement, Varied
 from medadv.study.records import Presented, Record, write_manifest, write_record
 from medadv.study.report.defences.lineage import lineage
 from medadv.study.report.defences.standing import Standing, levels, standings
@@ -33,7 +33,7 @@ VICTIMS: Mapping[str, dict[str, Any]] = {
     "distilled": {"like": "unet", "defence": {"name": "distillation", "at": 10}},
 }
 UNDEFENDED = {"hardened": "unet", "distilled": "unet"}
-SOURCES = {"unet": ("hardened", "distilled"), "hardened": ("unet",), "distilled": ("unet", TEACHER)}
+SOURCES: Mapping[str, tuple[str, ...]] = {"unet": (), "hardened": ("unet",), "distilled": ("unet", TEACHER)}
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,19 @@ class Defended:
         """What was declared of the defences."""
         worst = {v: {f"worst-{_slug(b)}": self._attacks(v, b) for b in self.budgets} for v in self.victims}
         undefended = {v: u for v, u in UNDEFENDED.items() if v in self.victims}
-        return Judgement(judged=tuple(self.victims), undefended=undefended, worst=worst, margin=self.margin)
+        varied = {f"worst-{_slug(b)}": self._varied(b) for b in self.budgets}
+        own = {f"{name}-{_slug(b)}" for name in ("fgsm", "ifgsm", "noise") for b in self.budgets}
+        added = {name: None for of in worst.values() for names in of.values() for name in names if name not in own}
+        known = {"judged": tuple(self.victims), "undefended": undefended, "added": tuple(added)}
+        return Judgement(worst=worst, varied=varied, margin=self.margin, **known)
+
+    def _varied(self, budget: str) -> Varied:
+        slug = _slug(budget)
+        sources = {s: f"transfer-from-{s}-{slug}" for v in self.victims for s in SOURCES[v] if s in self.left}
+        names = {name: f"{name}-{slug}" for name in ("ifgsm", "ifgsm-T10", "ifgsm-margin", "noise")}
+        tempered = ((10.0, names["ifgsm-T10"]),)
+        base, margin, noise = names["ifgsm"], names["ifgsm-margin"], names["noise"]
+        return Varied(base=base, tempered=tempered, margin=margin, noise=noise, sources=sources)
 
     def _declared(self) -> dict[str, Any]:
         judgement = self.judgement.model_dump(mode="json")
@@ -144,7 +156,8 @@ class Defended:
 
     def _attacks(self, victim: str, budget: str) -> tuple[str, ...]:
         transfers = [f"transfer-from-{source}" for source in SOURCES[victim] if source in self.left]
-        return tuple(f"{f}-{_slug(budget)}" for f in ("fgsm", "ifgsm", "ifgsm-T10", "ifgsm-margin", *transfers))
+        families = ("fgsm", "ifgsm", "ifgsm-T10", "ifgsm-margin", "noise", *transfers)
+        return tuple(f"{family}-{_slug(budget)}" for family in families)
 
     def _records(self) -> Iterable[Record]:
         for order, (victim, left) in enumerate(self.left.items()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from medadv.attack.losses import LOSSES, Tempered
 from medadv.errors import ConfigError
 from medadv.study.adaptive import base_of, budgets_of, sources_of, temperatures_of
 from medadv.study.attacks import Ifgsm, TemperedLoss
-from medadv.study.conditions import Attacked
+from medadv.study.conditions import Attacked, Need
+from medadv.study.judgement import Judgement, Varied
 from medadv.study.machine import Machine
 from medadv.study.plan import plan
 from medadv.study.spec import Study
 from medadv.study.suite import conditions, judgement, primary_family
+from medadv.study.transfer import Transferred
 
 ROOT = Path("data")
 PLAIN: dict[str, Any] = {"inference": {"name": "whole"}}
@@ -94,14 +97,84 @@ def test_it_is_varied_at_the_primary_budgets() -> None:
     assert "transfer-from-glow-0.5-sigma" in names(study, "loud")
 
 
-def test_the_worst_case_is_of_all_untargeted_attacks_at_its_budget() -> None:
-    study = defended(ROOT, attacks=ATTACKS, controls=["identity", "noise", "permuted"])
+def test_the_worst_case_is_of_all_that_is_delivered_at_its_budget() -> None:
+    """A targeted attack, noise and what is permuted are allowed as well: whoever attacks may choose them."""
+    study = defended(ROOT, attacks=ATTACKS, controls=["identity", "noise", "permuted"], budgets=["0.3 sigma", "0.5"])
     declared = judgement(study)
     assert declared is not None
-    kinds = ("region", "first", "second", "fgsm", "first-T100", "first-margin")
-    others = ("transfer-from-glow", "transfer-from-loud-teacher")
-    assert declared.worst["loud"] == {"worst-0.3-sigma": tuple(f"{kind}-0.3-sigma" for kind in (*kinds, *others))}
+    kinds = {*ATTACKS, *(f"permuted-{name}" for name in ATTACKS), "noise", "first-T100", "first-margin"}
+    others = {"transfer-from-glow", "transfer-from-loud-teacher"}
+    assert set(declared.worst["loud"]["worst-0.3-sigma"]) == {f"{kind}-0.3-sigma" for kind in kinds | others}
+    assert set(declared.worst["glow"]["worst-0.3-sigma"]) == {f"{kind}-0.3-sigma" for kind in kinds}
+    assert set(declared.worst["loud"]) == {"worst-0.3-sigma", "worst-0.5-sigma"}
     assert set(declared.worst) == {"glow", "loud"}
+
+
+REACHES = {
+    "wide": {"preset": "ifgsm", "steps": 2},
+    "narrow": {"preset": "fgsm", "modalities": ["t1", "t2"]},
+    "single": {"preset": "fgsm", "modalities": ["t1"]},
+}
+
+
+@pytest.mark.parametrize(("base", "within"), [("wide", set(REACHES)), ("narrow", {"narrow", "single"})])
+def test_what_reaches_fewer_modalities_is_within_the_threat_and_what_reaches_more_is_not(
+    base: str, within: set[str]
+) -> None:
+    study = defended(ROOT, attacks=REACHES, adaptive={"attack": base})
+    declared = judgement(study)
+    assert declared is not None
+    members = declared.worst["loud"]["worst-0.3-sigma"]
+    names_of = {name: f"{study.family(name)}-0.3-sigma" for name in REACHES}
+    assert {name for name, condition in names_of.items() if condition in members} == within
+
+
+def test_the_declaration_says_what_was_varied_how_and_for_whom() -> None:
+    """Attacks of the user's own may be called like added ones, or be one of them under another name."""
+    attacks = {
+        "ifgsm": {"preset": "ifgsm", "steps": 2},
+        "fgsm-margin": {"preset": "fgsm"},
+        "scanner-T3": {"preset": "fgsm"},
+        "mine": {"preset": "ifgsm", "steps": 2, "loss": "logit margin"},
+    }
+    declared = judgement(defended(ROOT, attacks=attacks, adaptive={"temperatures": [20]}))
+    assert declared is not None
+    assert declared.varied["worst-0.3-sigma"] == Varied(
+        base="ifgsm-0.3-sigma",
+        tempered=((20.0, "ifgsm-T20-0.3-sigma"), (100.0, "ifgsm-T100-0.3-sigma")),
+        margin="mine-0.3-sigma",
+        noise="noise-0.3-sigma",
+        sources={source: f"transfer-from-{source}-0.3-sigma" for source in ("glow", "loud-teacher")},
+    )
+    every = {f"{kind}-0.3-sigma" for kind in ("ifgsm-T20", "ifgsm-T100")}
+    assert set(declared.added) == every | {*declared.varied["worst-0.3-sigma"].sources.values()}
+    assert Judgement.of({"judgement": json.loads(declared.model_dump_json())}) == declared
+
+
+def test_a_teacher_is_attacked_at_its_own_temperature_for_what_is_transferred() -> None:
+    """At temperature 1 it is as masked as its student, and the attack on it would find nothing to transfer."""
+    at = {"like": "glow", "defence": {"name": "distillation", "at": [5, 20, 0.5]}}
+    study = defended(ROOT, victims={"glow": PLAIN, "soft": at})
+    assert names(study, "soft-T5-teacher") == ["clean", "ifgsm-T5-0.3-sigma"]
+    assert names(study, "soft-T20-teacher") == ["clean", "ifgsm-T20-0.3-sigma"]
+    assert names(study, "soft-T0.5-teacher") == ["clean", "ifgsm-0.3-sigma"]
+    shown = {c.source: c for c in conditions(study, study.entrants["soft-T20"]) if isinstance(c, Transferred)}
+    assert {source: c.of.spec.loss for source, c in shown.items()} == {
+        "glow": "cross entropy",
+        "soft-T20-teacher": TemperedLoss(temperature=20),
+    }
+
+
+def test_a_judged_teacher_is_attacked_once_whatever_the_study_calls_it() -> None:
+    taught = {"like": "glow", "defence": {"name": "distillation", "at": 5, "teacher": "wise"}}
+    victims = {"glow": PLAIN, "wise": {"like": "glow", "defence": {"name": "teacher", "at": 5}}, "soft": taught}
+    loss = {"of": "cross entropy", "temperature": 5}
+    attacks = {"ifgsm": {"preset": "ifgsm", "steps": 2}, "mine": {"preset": "ifgsm", "steps": 2, "loss": loss}}
+    study = defended(ROOT, victims=victims, attacks=attacks, adaptive={"attack": "ifgsm"})
+    (transfer,) = (c for c in conditions(study, study.entrants["soft"]) if getattr(c, "source", None) == "wise")
+    assert transfer.needs == (Need("mine-0.3-sigma", "wise"),)
+    assert "mine-0.3-sigma" in names(study, "wise")
+    assert "ifgsm-T5-0.3-sigma" not in names(study, "wise")
 
 
 def test_what_the_study_runs_itself_is_not_run_again_under_another_name() -> None:

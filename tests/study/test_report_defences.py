@@ -16,7 +16,6 @@ from study.defended import (
     PLAIN,
     SLUG,
     TEACHER,
-    UNDEFENDED,
     Defended,
     column,
     judged,
@@ -27,9 +26,9 @@ from study.defended import (
 from medadv.errors import RunError
 from medadv.study.report import build
 from medadv.study.report.defences.figures import dumbbells, paired_worst
-from medadv.study.report.defences.lineage import called, lineage
+from medadv.study.report.defences.lineage import called, declared, lineage
 from medadv.study.report.defences.section import section, teachers
-from medadv.study.report.defences.standing import Level, levels
+from medadv.study.report.defences.standing import levels
 from medadv.study.report.defences.tables import worth
 from medadv.study.report.numbers import share
 from medadv.study.results import Results, read_results
@@ -62,8 +61,8 @@ def test_the_table_holds_what_the_records_hold(results: Results) -> None:
     for name, title in (("ifgsm", "naive score"), ("ifgsm-T10", "logits / 10"), ("ifgsm-margin", "logit margin")):
         means = [fmean(each(victim, f"{name}-{SLUG}").values()) for victim in found]
         assert column(table, title) == pytest.approx(means)
-    attacks = [f"{name}-{SLUG}" for name in ("fgsm", "ifgsm", "ifgsm-T10", "ifgsm-margin")]
-    sources = {"unet": ["hardened", "distilled"], "hardened": ["unet"], "distilled": ["unet", TEACHER]}
+    attacks = [f"{name}-{SLUG}" for name in ("fgsm", "ifgsm", "ifgsm-T10", "ifgsm-margin", "noise")]
+    sources = {"unet": [], "hardened": ["unet"], "distilled": ["unet", TEACHER]}
     for victim, worst in zip(found, column(table, "worst case"), strict=True):
         met = [each(victim, c) for c in (*attacks, *(f"transfer-from-{s}-{SLUG}" for s in sources[victim]))]
         assert worst == pytest.approx(fmean(min(of[case] for of in met) for case in met[0]))
@@ -71,8 +70,7 @@ def test_the_table_holds_what_the_records_hold(results: Results) -> None:
     assert column(table, "zero gradients") == pytest.approx([0, 0, 0.54])
     assert column(table, "transfer from undefended")[0] is None
     assert column(table, "transfer from teacher")[:2] == [None, None]
-    lowest = min(fmean(each("unet", f"transfer-from-{s}-{SLUG}").values()) for s in UNDEFENDED)
-    assert column(table, "transfer from defended, lowest") == [pytest.approx(lowest), None, None]
+    assert column(table, "sign noise") == pytest.approx([fmean(each(v, f"noise-{SLUG}").values()) for v in found])
 
 
 def test_the_difference_from_undefended_is_the_comparison(results: Results) -> None:
@@ -118,7 +116,7 @@ def test_the_dumbbell_goes_from_naive_to_worst_in_the_studys_order(results: Resu
     for label, values in (
         ("clean", [s.clean for s in found]),
         ("naive: i-FGSM, 10 steps", [s.naive for s in found]),
-        ("worst case of all attacks", [s.worst for s in found]),
+        ("worst case of all", [s.worst for s in found]),
     ):
         assert np.allclose(np.asarray(lines[label].get_xydata()), list(zip(values, range(3), strict=True)))
     assert axes.get_xlabel() == "mean Dice of WT"
@@ -196,6 +194,34 @@ def test_budgets_are_judged_one_by_one() -> None:
     left = {"unet": PLAIN, "distilled": MASKED}
     study = Defended(budgets=("0.05 sigma", "0.1 sigma"), cases=6, victims=PAIR, left=left)
     found = levels(study.results())
-    assert found == tuple(
-        Level(slug, "ifgsm", (10.0,), title) for slug, title in (("0.05-sigma", f"0.05{NBSP}σ"), (SLUG, f"0.1{NBSP}σ"))
-    )
+    assert [(level.worst, level.slug, level.title) for level in found] == [
+        (f"worst-{slug}", slug, title) for slug, title in (("0.05-sigma", f"0.05{NBSP}σ"), (SLUG, f"0.1{NBSP}σ"))
+    ]
+    assert [level.varied.base for level in found] == ["ifgsm-0.05-sigma", f"ifgsm-{SLUG}"]
+
+
+def test_attacks_that_a_user_calls_like_added_ones_do_not_confuse_it(results: Results) -> None:
+    """What was varied is read from the declaration: names say nothing, a user may choose any."""
+    (level,) = levels(results)
+    strange = {f"fgsm-margin-{SLUG}": "fgsm-margin", f"scanner-T3-{SLUG}": "scanner-T3"}
+    (like,) = (arm for arm in results.arms if (arm.victim, arm.condition) == ("unet", f"fgsm-{SLUG}"))
+    shown = {name: like.presented.model_copy(update={"family": family}) for name, family in strange.items()}
+    users = tuple(replace(like, condition=name, presented=shown[name]) for name in strange)
+    more = replace(results, arms=(*users, *results.arms))
+    assert levels(more) == (level,)
+    assert level.varied.tempered == ((10.0, f"ifgsm-T10-{SLUG}"),)
+    kept = {arm.condition for arm in declared(more).arms}
+    assert set(strange) <= kept
+    assert kept >= {f"ifgsm-{SLUG}", f"fgsm-{SLUG}", f"noise-{SLUG}"}
+    assert not kept & {f"ifgsm-T10-{SLUG}", f"ifgsm-margin-{SLUG}", f"transfer-from-unet-{SLUG}"}
+
+
+def test_what_was_worst_is_one_attack_on_the_page_and_all_in_the_csv(results: Results) -> None:
+    found = judged(results)
+    table = worth(list(found.values()))
+    (place,) = (i for i, each in enumerate(table.columns) if each.title == "worst was")
+    (most, count), *rest = sorted(found["distilled"].blamed.items(), key=lambda item: -item[1])
+    assert rest
+    assert table.spelled()[2][place] == f"{most}: {count}"
+    assert all(f"{name}: {number}" in table.csv() for name, number in rest)
+    assert not table.columns[place].numeric

@@ -69,6 +69,12 @@ CASES: Mapping[str, tuple[Callable[[], tuple[Standing, Standing]], Finding, str]
         Finding.HARMS,
         "the defence lowers Dice in the worst case (Hodges–Lehmann shift −.1",
     ),
+    "a defence that only meets more": (
+        lambda: pair(Left(transfer=0.10), spread=0.03),
+        Finding.UNEVEN,
+        "the defence was not shown to lower Dice: its worst case is the lower one, but of more conditions, and over "
+        "those that both met no harm was shown (",
+    ),
     "no difference": (
         lambda: pair(Left(), spread=0.03),
         Finding.NOT_SHOWN,
@@ -91,7 +97,17 @@ def test_the_sentence_follows_from_the_numbers(name: str) -> None:
     assert words in first.replace(NBSP, " ")
     claimed = wanted in (Finding.HOLDS, Finding.HARMS, Finding.PARTLY) and "not declared" not in name
     assert ("exploratory, so no claim" in first) == ("not declared" in name)
-    assert ("Holm-adjusted" in first) == (claimed or wanted in (Finding.ARTEFACT, Finding.NOT_SHOWN))
+    assert ("Holm-adjusted" in first) == (claimed or wanted in (Finding.ARTEFACT, Finding.NOT_SHOWN, Finding.UNEVEN))
+
+
+def test_harm_that_is_not_shown_over_what_both_met_is_noted_in_the_table() -> None:
+    for left, note in ((Left(transfer=0.10), "harm not shown over what both met"), (Left(tempered=0.1), "")):
+        found = pair(left, spread=0.03)
+        assert found[0].against is not None
+        assert found[0].against.p < 0.05
+        assert (found[0].against.estimate or 0) < -0.05
+        titles = [c.title for c in worth(found[::-1]).columns]
+        assert (column(worth(found[::-1]), "note") == ["", note]) if note else "note" not in titles
 
 
 def test_the_first_sentence_gives_all_four_scores() -> None:
@@ -99,7 +115,8 @@ def test_the_first_sentence_gives_all_four_scores() -> None:
     told = sentences(defended, undefended)[0].replace(NBSP, " ")
     wanted = (
         f"distilled (distillation at T = 10): Dice of WT under the naive attack (i-FGSM, 10 steps, 0.1 σ) "
-        f".{100 * (defended.naive or 0):.0f}, under the worst case of 6 attacks .{100 * (defended.worst or 0):.0f}; "
+        f".{100 * (defended.naive or 0):.0f}, under the worst case of 6 attacks and 1 "
+        f"control .{100 * (defended.worst or 0):.0f}; "
         f"undefended (unet) .{100 * (undefended.naive or 0):.0f} and .{100 * (undefended.worst or 0):.0f}: "
     )
     assert told.startswith(wanted)

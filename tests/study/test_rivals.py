@@ -15,8 +15,9 @@ from study.test_worst import ATTACKS, WORST, made
 from medadv.study.judgement import Judgement
 from medadv.study.pairs import Pairs
 from medadv.study.records import Record
-from medadv.study.rivals import between, non_inferiority
-from medadv.study.stats import Comparison, PrimaryFamily, Question, holm
+from medadv.study.rivals import between, non_inferiority, on_common
+from medadv.study.stats import Comparison, PrimaryFamily, Question, adjusted, holm
+from medadv.study.worst import worst_cases
 
 VICTIMS = ("plain", "one", "two")
 UNDEFENDED = {"one": "plain", "two": "plain"}
@@ -113,6 +114,70 @@ def test_a_declared_comparison_without_scores_keeps_its_place_in_the_family() ->
     lost, other = sorted(found(between(records, RIVALS, JUDGEMENT, ["WT"]), family="primary"), key=lambda row: row.n)
     assert (lost.victim, lost.n, lost.p, lost.p_adjusted) == ("two", 0, 1.0, 1.0)
     assert other.p_adjusted == min(1.0, 2 * other.p)
+
+
+def test_each_family_is_corrected_by_itself_and_not_all_together() -> None:
+    """Planted fault: Holm over all declared rows together gives 4, 3, 2 and 1 times where it has to be 2 and 1."""
+    rows = between(study(), PRIMARY, JUDGEMENT, ["WT"])
+    (row, *_) = found(rows, family="rivals")
+    p_values = {"rivals": (0.01, 0.02), "non-inferiority": (0.012, 0.001), "exploratory": (0.0005,)}
+    made_up = [row.model_copy(update={"family": f, "p": p}) for f, values in p_values.items() for p in values]
+    told = [(r.family, r.p_adjusted) for r in adjusted(made_up)]
+    assert told == [
+        ("rivals", pytest.approx(0.02)),
+        ("rivals", pytest.approx(0.02)),
+        ("non-inferiority", pytest.approx(0.012)),
+        ("non-inferiority", pytest.approx(0.002)),
+        ("exploratory", None),
+    ]
+
+
+# Over what both met
+
+MORE = JUDGEMENT.model_copy(
+    update={"worst": {"plain": {WORST: ATTACKS}, "one": {WORST: (*ATTACKS, "c-0.1-sigma")}, "two": {WORST: ATTACKS}}}
+)
+
+
+def neutral(seed: int, cases: int) -> list[Record]:
+    """A defence that changes nothing, which meets one attack more that is as strong."""
+    random = np.random.default_rng(seed)
+    met = {"plain": ATTACKS, "one": (*ATTACKS, "c-0.1-sigma")}
+    return [
+        made(condition, f"case{k}", float(random.normal(0.4, 0.05)), 9.0, victim, f"p{k}")
+        for victim, conditions in met.items()
+        for condition in conditions
+        for k in range(cases)
+    ]
+
+
+def worse(seed: int, cases: int) -> tuple[bool, bool]:
+    """Whether harm would be told of the whole lists, and over what both met."""
+    records = neutral(seed, cases)
+    every = [*records, *worst_cases(records, MORE)]
+    (row,) = found(between(every, PRIMARY, MORE, ["WT"]), victim="one", rival="plain", condition=WORST, metric="dice")
+    even = on_common(every, MORE, row)
+    return tuple(r.p < 0.05 and (r.estimate or 0) < 0 for r in (row, even))
+
+
+def test_a_defence_that_only_meets_more_is_not_worse_over_what_both_met() -> None:
+    """Planted fault: a minimum over three is lower than one over two, in every third study of these."""
+    told = [worse(seed, 24) for seed in range(100)]
+    assert sum(whole for whole, _ in told) > 15
+    assert sum(whole and even for whole, even in told) <= 100 * 0.025 + 3 * (100 * 0.025 * 0.975) ** 0.5
+
+
+def test_over_what_both_met_means_the_conditions_that_both_lists_name() -> None:
+    records = [r for r in study() if r.condition != WORST]
+    records += [made("c-0.1-sigma", f"case{k}", 0.0, 99.0, "one", f"p{k}") for k in range(8)]
+    every = [*records, *worst_cases(records, MORE)]
+    (row,) = found(between(every, PRIMARY, MORE, ["WT"]), victim="one", rival="plain", condition=WORST, metric="dice")
+    even = on_common(every, MORE, row)
+    scores = {(r.victim, r.condition, r.case): r.scores[0].value for r in records}
+    least = {v: [min(scores[v, a, f"case{k}"] for a in ATTACKS) for k in range(8)] for v in ("one", "plain")}
+    assert row.mean_condition == 0
+    assert (even.mean_condition, even.mean_against) == pytest.approx([np.mean(least[v]) for v in ("one", "plain")])
+    assert (even.family, even.p_adjusted) == ("exploratory", None)
 
 
 # Non-inferiority

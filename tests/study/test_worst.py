@@ -103,6 +103,21 @@ def test_it_is_told_as_an_attack_and_has_a_key_of_its_own() -> None:
     assert first.inputs["condition"]["of"] == list(ATTACKS)
 
 
+def test_a_control_that_does_more_harm_is_the_worst_case_and_the_title_counts_it() -> None:
+    noise = [made("noise-0.1-sigma", case, 0.05, 9.0, patient=case) for case in ("one", "two")]
+    records = [*crossed(), *(r.model_copy(update={"presented": blind(r.presented)}) for r in noise)]
+    wider = JUDGEMENT.model_copy(update={"worst": {"plain": {WORST: (*ATTACKS, "noise-0.1-sigma")}}})
+    found = worst_cases(records, wider)
+    assert values(found) == {"one": 0.05, "two": 0.05}
+    assert {r.scores[0].attack for r in found} == {"noise-0.1-sigma"}
+    assert {r.presented.title for r in found} == {"worst case of 2 attacks and 1 control"}
+    assert {r.presented.role for r in found} == {"attack"}
+
+
+def blind(shown: Presented) -> Presented:
+    return shown.model_copy(update={"role": "control"})
+
+
 def test_a_study_without_a_defence_has_none() -> None:
     assert worst_cases(crossed(), None) == []
 
@@ -115,7 +130,7 @@ def test_it_is_in_the_tables_and_the_results_and_not_among_the_cells(judged: Pat
     arm = results.arm("loud", "worst-0.3-sigma")
     assert arm is not None
     assert len(arm.records) == 3
-    assert arm.presented.title == "worst case of 5 attacks"
+    assert arm.presented.title == "worst case of 5 attacks and 1 control"
     assert not (judged / "records" / "loud" / "worst-0.3-sigma").exists()
     found = by_place(every_record(judged))
     members = results.judgement.worst["loud"]["worst-0.3-sigma"]

@@ -18,9 +18,14 @@ def text(value: Cell) -> str:
     return "" if value is None else str(value)
 
 
+def first(value: Cell) -> str:
+    """Of several parts in words, with semicolons between, the first; a CSV has them all."""
+    return text(value).partition(";")[0]
+
+
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading and how its values are spelled. What is not ``text`` is set flush right.
+    """A column: its heading and how its values are spelled. What is no words is set flush right.
 
     Attributes:
         strong: whether it is what the table is about, and set in bold.
@@ -38,7 +43,7 @@ class Column:
     @property
     def numeric(self) -> bool:
         """Whether it holds numbers."""
-        return self.spell is not text
+        return self.spell not in (text, first)
 
 
 @dataclass(frozen=True)

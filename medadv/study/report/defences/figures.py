@@ -41,7 +41,7 @@ def dumbbells(by_level: Sequence[Sequence[Standing]]) -> Figure:
 
 def _dumbbell(axes: Axes, standings: Sequence[Standing]) -> None:
     level, region = standings[0].level, standings[0].region
-    naive = next(filter(None, (s.results.arm(s.entrant.name, level.naive) for s in standings)), None)
+    naive = next(filter(None, (s.results.arm(s.entrant.name, level.varied.base) for s in standings)), None)
     for row, standing in enumerate(standings):
         ends = [value for value in (standing.naive, standing.worst) if value is not None]
         axes.plot(ends, [row] * len(ends), color=QUIET, linewidth=2.4, solid_capstyle="butt", zorder=2)
@@ -56,7 +56,7 @@ def _dumbbell(axes: Axes, standings: Sequence[Standing]) -> None:
     drawn: tuple[tuple[list[float | None], dict[str, Any], str], ...] = (
         ([s.clean for s in standings], tick, "clean"),
         ([s.naive for s in standings], _dot("o", 10.0, NAIVE, "white"), title),
-        ([s.worst for s in standings], _dot("D", 6.0, WORST, WORST), "worst case of all attacks"),
+        ([s.worst for s in standings], _dot("D", 6.0, WORST, WORST), "worst case of all"),
     )
     for values, look, label in drawn:
         known = [(value, place) for value, place in zip(values, places, strict=True) if value is not None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -84,11 +83,9 @@ def computed(results: Results) -> Results:
 
 def declared(results: Results) -> Results:
     """The same results without the attacks that were added to judge defences, and without what was transferred."""
-    if not any(arm.presented.family == WORST for arm in results.arms):
-        return results
-    added = re.compile(r".+-(margin|T[0-9.e+]+)")
-    arms = tuple(a for a in results.arms if not a.presented.source and not added.fullmatch(a.presented.family))
-    return replace(results, arms=arms)
+    added = set(results.judgement.added) if results.judgement else set()
+    arms = tuple(arm for arm in results.arms if arm.condition not in added)
+    return results if len(arms) == len(results.arms) else replace(results, arms=arms)
 
 
 def called(defence: Defence | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +9,12 @@ from functools import cached_property
 from statistics import fmean
 
 from medadv.study.entrants import Entrant
+from medadv.study.judgement import Varied
 from medadv.study.report.defences.lineage import Lineage
 from medadv.study.report.numbers import budget
-from medadv.study.results import Arm, Results
+from medadv.study.report.words import ALPHA
+from medadv.study.results import Results
+from medadv.study.rivals import on_common
 from medadv.study.spec import WORST
 from medadv.study.stats import Comparison
 
@@ -25,54 +27,26 @@ class Level:
     """One budget at which defences were judged.
 
     Attributes:
-        slug: the budget as names of conditions spell it.
-        base: the family of the attack that was varied; None where no variation is on record.
-        temperatures: T of the attacks whose loss saw logits / T, in order.
+        worst: the condition that is the worst of all.
+        varied: what was run at it because of the defences, as it was declared.
         title: the budget for people, ``0.1 σ``.
     """
 
-    slug: str
-    base: str | None
-    temperatures: tuple[float, ...]
+    worst: str
+    varied: Varied
     title: str
 
     @property
-    def worst(self) -> str:
-        """The condition that is the worst of all untargeted attacks."""
-        return f"{WORST}-{self.slug}"
-
-    @property
-    def naive(self) -> str:
-        """The condition that a careless judge would have stopped at."""
-        return f"{self.base}-{self.slug}"
-
-    def tempered(self, temperature: float) -> str:
-        """The condition whose loss saw logits / T."""
-        return f"{self.base}-T{temperature:g}-{self.slug}"
-
-    @property
-    def margin(self) -> str:
-        """The condition that ascends the logit margin."""
-        return f"{self.base}-margin-{self.slug}"
-
-    def transferred(self, source: str) -> str:
-        """The condition that shows what was found for another victim."""
-        return f"transfer-from-{source}-{self.slug}"
+    def slug(self) -> str:
+        """The budget as names of conditions spell it."""
+        return self.worst.removeprefix(f"{WORST}-")
 
 
 def levels(results: Results) -> tuple[Level, ...]:
     """The budgets that have a worst case, in the order of the arms."""
     found = {arm.condition: arm for arm in results.arms if arm.presented.family == WORST}
-    return tuple(_level(results, condition.removeprefix(f"{WORST}-"), arm) for condition, arm in found.items())
-
-
-def _level(results: Results, slug: str, worst: Arm) -> Level:
-    names = dict.fromkeys(arm.condition for arm in results.arms)
-    varied = re.compile(rf"(.+)-(?:margin|T([0-9.e+]+))-{re.escape(slug)}")
-    told = [found for name in names if (found := varied.fullmatch(name)) and f"{found[1]}-{slug}" in names]
-    base = told[0][1] if told else None
-    tempered = sorted({float(found[2]) for found in told if found[1] == base and found[2]})
-    return Level(slug, base, tuple(tempered), budget(worst))
+    varied = results.judgement.varied if results.judgement else {}
+    return tuple(Level(name, varied[name], budget(arm)) for name, arm in found.items() if name in varied)
 
 
 @dataclass(frozen=True)
@@ -105,7 +79,7 @@ class Standing:
     @property
     def naive(self) -> float | None:
         """The mean Dice under the base attack with its plain loss."""
-        return self.dice(self.level.naive)
+        return self.dice(self.level.varied.base)
 
     @property
     def worst(self) -> float | None:
@@ -115,9 +89,7 @@ class Standing:
     @property
     def noise(self) -> float | None:
         """The mean Dice under sign noise of the same budget."""
-        arms = (a for a in self.results.of(self.entrant.name) if a.presented.family.startswith("noise"))
-        means = [arm.mean(self.region) for arm in arms if arm.condition.endswith(f"-{self.level.slug}")]
-        return next((mean for mean in means if mean is not None), None)
+        return self.dice(self.level.varied.noise)
 
     @property
     def zeros(self) -> float | None:
@@ -125,22 +97,21 @@ class Standing:
 
         Where the records do not tell it, that of the input's voxels.
         """
-        arm = self.results.arm(self.entrant.name, self.level.naive)
+        arm = self.results.arm(self.entrant.name, self.level.varied.base)
         efforts = [record.effort for record in arm.records.values() if record.effort] if arm else []
         found = [e.zero_gradient_share if e.silent_share is None else e.silent_share for e in efforts]
         return fmean(found) if found else None
 
-    @property
-    def from_defended(self) -> float | None:
-        """Of an undefended victim: the lowest mean Dice under what was found for one of its defences."""
-        sources = (e.name for e in self.known.defended if e.undefended == self.entrant.name)
-        means = (self.dice(self.level.transferred(source)) for source in sources)
-        return min((mean for mean in means if mean is not None), default=None)
+    def transferred(self, source: str | None) -> float | None:
+        """The mean Dice under what was found for another victim; None where that is not shown to this one."""
+        condition = self.level.varied.sources.get(source) if source is not None else None
+        return None if condition is None else self.dice(condition)
 
     @cached_property
     def overstated(self) -> float | None:
         """How far the naive score lies above the worst case, on those that have both."""
-        naive, worst = (self.results.arm(self.entrant.name, name) for name in (self.level.naive, self.level.worst))
+        names = (self.level.varied.base, self.level.worst)
+        naive, worst = (self.results.arm(self.entrant.name, name) for name in names)
         if naive is None or worst is None:
             return None
         before, after = naive.values(self.region), worst.values(self.region)
@@ -149,7 +120,7 @@ class Standing:
 
     @cached_property
     def blamed(self) -> Mapping[str, int]:
-        """Attack → in how many cases it was the worst."""
+        """Attack or control → in how many cases it was the worst."""
         worst = self.results.arm(self.entrant.name, self.level.worst)
         found = (score.attack for score in worst.scores(self.region).values()) if worst else ()
         return Counter(self._short(attack) for attack in found if attack is not None)
@@ -158,6 +129,20 @@ class Standing:
     def against(self) -> Comparison | None:
         """The worst case held against the undefended victim's."""
         return self._held(self.level.worst)
+
+    @cached_property
+    def harms(self) -> bool:
+        """Whether the worst case is shown to be lower than the undefended victim's, over what both met as well.
+
+        The defended victim meets more, so its own worst case may be the lower one by that alone. The second p is
+        multiplied by the size of the family, if one was declared (Bonferroni).
+        """
+        row = self.against
+        if row is None or not evidence(row) or (row.estimate or 0.0) >= 0 or self.results.judgement is None:
+            return False
+        even = on_common(self.results.records, self.results.judgement, row)
+        size = 1 if row.p_adjusted is None else sum(r.family == row.family for r in self.results.comparisons)
+        return (even.estimate or 0.0) < 0 and size * even.p < ALPHA
 
     @property
     def clean_against(self) -> Comparison | None:
@@ -178,12 +163,17 @@ class Standing:
         return self.results.compared(self.entrant.name, self.region, condition, condition, rival=rival)
 
     def _short(self, condition: str) -> str:
-        named = {self.level.tempered(t): f"logits / {t:g}" for t in self.level.temperatures}
-        named[self.level.margin] = "logit margin"
+        named = {name: f"logits / {t:g}" for t, name in self.level.varied.tempered}
+        named[self.level.varied.margin] = "logit margin"
         arm = self.results.arm(self.entrant.name, condition)
         if condition in named or arm is None:
             return named.get(condition, condition)
         return f"from {arm.presented.source}" if arm.presented.source else arm.presented.title
+
+
+def evidence(row: Comparison) -> bool:
+    """Whether the p-value that counts for a comparison, the adjusted one where there is one, is below .05."""
+    return (row.p if row.p_adjusted is None else row.p_adjusted) < ALPHA
 
 
 def standings(results: Results, known: Lineage, level: Level, region: str) -> tuple[Standing, ...]:

@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medadv.study.report.defences.lineage import called
-from medadv.study.report.defences.standing import OVERSTATED, Standing
+from medadv.study.report.defences.standing import OVERSTATED, Standing, evidence
 from medadv.study.report.defences.words import non_inferior
 from medadv.study.report.numbers import NOTHING, hundredths, percent, probability, thousandths
 from medadv.study.report.style import slug
-from medadv.study.report.tables import Cell, Column, Table
+from medadv.study.report.tables import Cell, Column, Table, first
 from medadv.study.stats import FEWEST, Comparison
-
-NAMED = 3
-"""How many attacks are named of those that were the worst in some case."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ def worth(standings: Sequence[Standing]) -> Table:
         *_naive(standings),
         *_worst(standings),
         *_adaptive(standings),
-        _Told(Column("worst was"), [_blame(s) for s in standings]),
+        _Told(Column("worst was", first), [_blame(s) for s in standings]),
     ]
     shown = [each for each in told if each.always or any(cell not in (None, "") for cell in each.cells)]
     return Table(
@@ -54,20 +51,20 @@ def _caption(standings: Sequence[Standing]) -> str:
     results, level, region = standings[0].results, standings[0].level, standings[0].region
     return (
         f"Mean Dice of {region} at {level.title}, over {results.units} {results.unit}. Worst case: the lowest Dice of "
-        "each case under any untargeted attack at this budget, transferred ones included; that, and not the naive "
-        f"score, is what a defence is worth. Naive: {_base(standings)} on its plain loss, as it is most often "
-        "reported; “overstates by” says how far it lies above the worst case where that is more than "
-        f"{hundredths(OVERSTATED)}. Zero gradients: the share of voxels at whose logits the naive loss has a "
-        "gradient of exactly zero, so that the attack does not see them. Transfer: what was found for another "
+        "each case under all that was delivered within this budget: attacks of any kind, transferred ones too, and "
+        f"controls; that, and not the naive score, is what a defence is worth. Naive: {_base(standings)} on its plain "
+        "loss, as it is most often reported; “overstates by” says how far it lies above the worst case where that is "
+        f"more than {hundredths(OVERSTATED)}. Zero gradients: the share of targets at whose logits the naive loss has "
+        "a gradient of exactly zero, so that the attack does not see them. Transfer: what was found for another "
         "network, shown to this one. Shift: the Hodges–Lehmann estimate of worst case minus the undefended victim’s, "
-        "paired, with its interval from low to high; above 0 the defence helps. “Worst was”: in how many cases which "
-        "attack was the worst, the first of equals."
+        "paired, with its interval from low to high; above 0 the defence helps. “Worst was”: what was most often the "
+        "worst, and in how many cases, the first of equals; the table’s CSV names all."
     )
 
 
 def _base(standings: Sequence[Standing]) -> str:
     level = standings[0].level
-    arms = (s.results.arm(s.entrant.name, level.naive) for s in standings)
+    arms = (s.results.arm(s.entrant.name, level.varied.base) for s in standings)
     return next((arm.presented.title for arm in arms if arm), "the study’s attack")
 
 
@@ -104,21 +101,16 @@ def _overstatement(value: float | None) -> str:
 def _adaptive(standings: Sequence[Standing]) -> list[_Told]:
     level = standings[0].level
     told = [
-        _Told(Column(f"logits / {t:g}", thousandths), [s.dice(level.tempered(t)) for s in standings])
-        for t in level.temperatures
+        _Told(Column(f"logits / {t:g}", thousandths), [s.dice(name) for s in standings])
+        for t, name in level.varied.tempered
     ]
-
-    def transferred(standing: Standing, source: str | None) -> float | None:
-        return None if source is None else standing.dice(level.transferred(source))
-
-    from_undefended = [transferred(s, s.entrant.undefended) for s in standings]
-    from_teacher = [transferred(s, s.entrant.teacher) for s in standings]
+    from_undefended = [s.transferred(s.entrant.undefended) for s in standings]
+    from_teacher = [s.transferred(s.entrant.teacher) for s in standings]
     return [
         *told,
-        _Told(Column("logit margin", thousandths), [s.dice(level.margin) for s in standings]),
+        _Told(Column("logit margin", thousandths), [s.dice(level.varied.margin) for s in standings]),
         _Told(Column("transfer from undefended", thousandths), from_undefended),
         _Told(Column("transfer from teacher", thousandths), from_teacher),
-        _Told(Column("transfer from defended, lowest", thousandths), [s.from_defended for s in standings]),
         _Told(Column("sign noise", thousandths), [s.noise for s in standings]),
     ]
 
@@ -133,13 +125,20 @@ def _worst(standings: Sequence[Standing]) -> list[_Told]:
         _Told(Column("low", thousandths), [row.low if row else None for row in held]),
         _Told(Column("high", thousandths), [row.high if row else None for row in held]),
         _Told(Column("p, Holm" if corrected else "p, unadjusted", probability), p_values),
-        _Told(Column("note"), [row.verdict if row else "" for row in held]),
+        _Told(Column("note"), [_note(s) for s in standings]),
     ]
 
 
+def _note(standing: Standing) -> str:
+    """What has to be known of the comparison with the undefended victim."""
+    row = standing.against
+    if row is None or row.verdict:
+        return row.verdict if row else ""
+    lower = evidence(row) and (row.estimate or 0.0) < 0
+    return "harm not shown over what both met" if lower and not standing.harms else ""
+
+
 def _blame(standing: Standing) -> str:
-    """The attacks that were most often the worst, with their numbers of cases."""
+    """What was the worst in some case, with the number of cases, the most often named first."""
     counts = sorted(standing.blamed.items(), key=lambda item: -item[1])
-    told = [f"{name}: {count}".replace(" ", "\N{NO-BREAK SPACE}") for name, count in counts[:NAMED]]
-    rest = sum(count for _, count in counts[NAMED:])
-    return "; ".join([*told, *([f"others:\N{NO-BREAK SPACE}{rest}"] if rest else [])])
+    return "; ".join(f"{name}: {count}" for name, count in counts)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from medadv.study.report.defences.lineage import called
-from medadv.study.report.defences.standing import OVERSTATED, Standing
+from medadv.study.report.defences.standing import OVERSTATED, Standing, evidence
 from medadv.study.report.numbers import equals, hundredths, percent, share, significant
 from medadv.study.report.words import ALPHA, claims, numbers
 from medadv.study.stats import FEWEST, Comparison
@@ -23,16 +23,22 @@ class Finding(StrEnum):
     HOLDS = "holds"
     PARTLY = "partly"
     HARMS = "harms"
+    UNEVEN = "uneven"
     ARTEFACT = "artefact"
     NOT_SHOWN = "not shown"
     TOO_FEW = "too few"
     UNKNOWN = "unknown"
 
 
+_UNEXPLAINED = (Finding.HOLDS, Finding.HARMS, Finding.UNEVEN, Finding.NOT_SHOWN)
+"""Whose sentence does not say yet what the naive score is worth."""
+
+
 def finding(standing: Standing, undefended: Standing) -> Finding:
     """What is said of a defence, by rule.
 
-    It holds (or harms) where the paired test of the worst cases says so. Where the naive score is more than .05 above
+    It holds (or harms) where the paired test of the worst cases says so; it harms only where that also holds over the
+    conditions that both met, since a longer list makes a lower minimum. Where the naive score is more than .05 above
     the undefended victim's, and less than half of that is left between the worst cases, the rest is an artefact of the
     naive attack: all of it, if the test shows nothing.
     """
@@ -45,10 +51,10 @@ def finding(standing: Standing, undefended: Standing) -> Finding:
     if standing.naive is not None and undefended.naive is not None:
         lead = standing.naive - undefended.naive
         hollow = lead > OVERSTATED and standing.worst - undefended.worst < lead / 2
-    if not _evidence(row) or row.estimate == 0:
+    if not evidence(row) or row.estimate == 0:
         return Finding.ARTEFACT if hollow else Finding.NOT_SHOWN
     if row.estimate < 0:
-        return Finding.HARMS
+        return Finding.HARMS if standing.harms else Finding.UNEVEN
     return Finding.PARTLY if hollow else Finding.HOLDS
 
 
@@ -57,7 +63,7 @@ def sentences(standing: Standing, undefended: Standing) -> tuple[str, ...]:
     found = finding(standing, undefended)
     told = [f"{_facts(standing, undefended)}: {_verdict(found, standing, undefended)}"]
     overstated = standing.overstated
-    if found in (Finding.HOLDS, Finding.HARMS, Finding.NOT_SHOWN) and overstated and overstated > OVERSTATED:
+    if found in _UNEXPLAINED and overstated and overstated > OVERSTATED:
         cause = _vanishing(standing, undefended)
         told.append(f"The naive score overstates the defence by {hundredths(overstated)}{cause}.")
     return *told, _clean(standing, undefended)
@@ -67,7 +73,7 @@ def _facts(standing: Standing, undefended: Standing) -> str:
     level = standing.level
     arm = standing.results.arm(standing.entrant.name, level.worst)
     worst = f"the {arm.presented.title}" if arm else "the worst case"
-    naive = standing.results.arm(standing.entrant.name, level.naive)
+    naive = standing.results.arm(standing.entrant.name, level.varied.base)
     attack = f"the naive attack ({naive.presented.title}, {level.title})" if naive else "the naive attack"
     return (
         f"{standing.entrant.name} ({called(standing.entrant.spec.defence)}): Dice of {standing.region} under {attack} "
@@ -90,6 +96,11 @@ def _verdict(found: Finding, standing: Standing, undefended: Standing) -> str:
                 return f"the defence {verb} Dice in the worst case {told}."
             change = "higher" if found is Finding.HOLDS else "lower"
             return f"Dice in the worst case is {change} with the defence {told}; exploratory, so no claim."
+        case Finding.UNEVEN:
+            return (
+                "the defence was not shown to lower Dice: its worst case is the lower one, but of more conditions, and "
+                f"over those that both met no harm was shown {told}."
+            )
         case Finding.ARTEFACT:
             cause = _cause(standing, undefended)
             return f"the difference is an artefact of {cause}; in the worst case none was shown {told}."
@@ -124,7 +135,7 @@ def _clean(standing: Standing, undefended: Standing) -> str:
     said = []
     if test is not None:
         said.append(_within(test))
-    if row is not None and row.n >= FEWEST and not row.verdict and _evidence(row) and (row.estimate or 0.0) != 0:
+    if row is not None and row.n >= FEWEST and not row.verdict and evidence(row) and (row.estimate or 0.0) != 0:
         verb = "costs" if (row.estimate or 0.0) < 0 else "gains"
         hedge = "" if claims(row) else "; exploratory, so no claim"
         said.append(f"the defence {verb} clean Dice ({numbers(row)}){hedge}")
@@ -146,8 +157,3 @@ def _within(test: Comparison) -> str:
 def non_inferior(test: Comparison) -> bool:
     """Whether a test of non-inferiority came out so, with enough pairs and the adjusted p below .05."""
     return test.n >= FEWEST and test.p_adjusted is not None and test.p_adjusted < ALPHA
-
-
-def _evidence(row: Comparison) -> bool:
-    """Whether the p-value that counts for a comparison, the adjusted one where there is one, is below .05."""
-    return (row.p if row.p_adjusted is None else row.p_adjusted) < ALPHA
