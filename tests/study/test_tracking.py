@@ -154,6 +154,26 @@ def test_agreement_is_a_metric_and_groups_are_columns(run: Path, tmp_path: Path)
     ]
 
 
+def test_students_of_several_temperatures_and_their_teachers_have_settings_and_tags(
+    tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    """A study writes one victim where several enter."""
+    names = ("unet", "x-T10-teacher", "x-T10")
+    folder = write_run(tmp_path / "runs" / "small", budgets=(0.1,), cases=("a", "b"), victims=names)
+    content = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
+    x = {"like": "unet", "defence": {"name": "distillation", "at": [5, 10]}}
+    content["victims"] = {"unet": {"training": {"steps": 250}}, "x": x}
+    write_text(folder / "study.yaml", yaml.safe_dump(content))
+    track(folder, f"sqlite:///{tmp_path / 'mlflow.db'}")
+    tags = {run.data.tags["medadv.victim"]: run.data.tags.get("medadv.defence") for run in trainings_of(folder)}
+    assert tags == {"unet": "none", "x-T10-teacher": "teacher", "x-T10": "distillation"}
+    told = parent_of(runs_of(folder)).data.params
+    assert told["victims.x-T10.training.steps"] == "250"
+    assert (told["victims.x-T10.defence.name"], told["victims.x-T10.defence.at"]) == ("distillation", "10.0")
+    assert told["victims.x-T10-teacher.defence.at"] == "10.0"
+    assert not any(name.startswith("victims.x.") for name in told)
+
+
 def test_doing_it_twice_changes_nothing(run: Path) -> None:
     before = {r.info.run_id for r in every_run(run, ViewType.ALL)}
     assert track(run, f"sqlite:///{run.parent.parent / 'mlflow.db'}") == parent_of(runs_of(run)).info.run_id

@@ -10,10 +10,12 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medadv.study.records import MANIFEST
+from medadv.study.report.defences.lineage import entered
 from medadv.study.report.provenance import environment, specification, without_folders
 from medadv.study.report.words import answer
 from medadv.study.results import Arm, Results, read_results
@@ -93,6 +95,12 @@ class _Projection:
         """What all runs of this study share."""
         return {**self._study, "medadv.unit": self.results.unit}
 
+    @cached_property
+    def _victims(self) -> dict[str, dict[str, Any]]:
+        """What each victim is said to be: those of several temperatures and their teachers are not in the study."""
+        every = entered(self.results)
+        return {name: e.spec.model_dump(mode="json", by_alias=True, exclude_unset=True) for name, e in every.items()}
+
     def write(self, digest: str) -> str:
         own = f"tags.`{STUDY}` = '{self._study[STUDY]}'"
         runs = self.client.search_runs([self.experiment], own, max_results=RUNS)
@@ -114,11 +122,11 @@ class _Projection:
     def _trainings(self, parent: str) -> None:
         """The runs that were filled while the victims were trained go under the parent; others are made."""
         trainings = Trainings(self.client, self.experiment, self._study)
-        declared = self.results.specification["victims"]
+        victims = self._victims
         for name, curve in self.results.training.items():
             victim = name.split("/")[0]
             tags = {**self._tags, PARENT: parent, VICTIM: victim}
-            if (settings := declared.get(victim)) is not None:  # students of several temperatures are not in it
+            if (settings := victims.get(victim)) is not None:
                 tags[DEFENCE] = (settings.get("defence") or {"name": "none"})["name"]
             trainings.settle(name, curve, tags)
         trainings.clear(self.results.training)
@@ -131,7 +139,7 @@ class _Projection:
         versions = {name: told for name, told in environment(results) if name in VERSIONS}
         parameters = {"cases": len(results.cases), "refused": len(results.quarantine), **versions}
         # Of a network that came with its weights, the settings of a training would be of one that never was.
-        victims = {name: v for name, v in results.specification["victims"].items() if results.curves(name)}
+        victims = {name: v for name, v in self._victims.items() if results.curves(name)}
         settings = dict(_flat(without_folders(victims), "victims"))
         log(self.client, run, parameters_of(parameters | settings))
         self.client.log_text(run, specification(results), "study.yaml")

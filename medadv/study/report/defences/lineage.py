@@ -64,8 +64,18 @@ def lineage(results: Results) -> Lineage:
     written = results.specification["victims"]
     if not any(isinstance(victim, dict) and victim.get("defence") for victim in written.values()):
         return Lineage({})
+    return Lineage(entered(results))
+
+
+def entered(results: Results) -> dict[str, Entrant]:
+    """The victims as they entered the study, students of each temperature and their teachers among them.
+
+    Raises:
+        RunError: the specification names a victim that cannot be understood.
+    """
+    written = results.specification["victims"]
     try:
-        return Lineage(entrants({name: VictimSpec.model_validate(victim) for name, victim in written.items()}))
+        return entrants({name: VictimSpec.model_validate(victim) for name, victim in written.items()})
     except (ValueError, ValidationError) as error:
         raise RunError(
             "the run does not say who is a defence of whom",
