@@ -19,8 +19,8 @@ def text(value: Cell) -> str:
 
 
 def first(value: Cell) -> str:
-    """Of several parts in words, with semicolons between, the first; a CSV has them all."""
-    return text(value).partition(";")[0]
+    """Of several parts in words, with semicolons between, the first, on one line; a CSV has them all."""
+    return text(value).partition(";")[0].replace(" ", "\N{NO-BREAK SPACE}")
 
 
 @dataclass(frozen=True)

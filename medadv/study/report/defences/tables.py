@@ -36,7 +36,6 @@ def worth(standings: Sequence[Standing]) -> Table:
         *_naive(standings),
         *_worst(standings),
         *_adaptive(standings),
-        _Told(Column("worst was", first), [_blame(s) for s in standings]),
     ]
     shown = [each for each in told if each.always or any(cell not in (None, "") for cell in each.cells)]
     return Table(
@@ -121,6 +120,7 @@ def _worst(standings: Sequence[Standing]) -> list[_Told]:
     p_values = [(row.p_adjusted if corrected else row.p) if row else None for row in held]
     return [
         _Told(Column("worst case", thousandths, strong=True), [s.worst for s in standings], always=True),
+        _Told(Column("worst was", first), [_blame(s) for s in standings]),
         _Told(Column("shift from undefended", thousandths), [row.estimate if row else None for row in held]),
         _Told(Column("low", thousandths), [row.low if row else None for row in held]),
         _Told(Column("high", thousandths), [row.high if row else None for row in held]),
