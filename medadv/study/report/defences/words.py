@@ -103,12 +103,24 @@ def _verdict(found: Finding, standing: Standing, undefended: Standing) -> str:
             )
         case Finding.ARTEFACT:
             cause = _cause(standing, undefended)
-            return f"the difference is an artefact of {cause}; in the worst case none was shown {told}."
+            lead, left = _leads(standing, undefended)
+            gone = f"of its lead of {lead} over the undefended victim {left} is left in the worst case"
+            return f"{gone}, which was not shown to differ from 0 {told}; the rest is an artefact of {cause}."
         case Finding.PARTLY:
             hedge = "" if claims(row) else "; exploratory, so no claim"
             cause, left = _cause(standing, undefended), share(row.estimate)
             return f"most of the difference is an artefact of {cause}; in the worst case {left} is left {told}{hedge}."
     return f"the defence was not shown to change Dice in the worst case {told}."
+
+
+def _leads(standing: Standing, undefended: Standing) -> tuple[str, str]:
+    """By how much it is above the undefended victim in mean Dice: naively, and in the worst case."""
+    naive, worst = (
+        a - b
+        for a, b in ((standing.naive, undefended.naive), (standing.worst, undefended.worst))
+        if a is not None and b is not None
+    )
+    return hundredths(naive), share(worst)
 
 
 def _cause(standing: Standing, undefended: Standing) -> str:
