@@ -182,6 +182,11 @@ def _check_teacher(student: Entrant, found: Mapping[str, Entrant]) -> None:
         raise ValueError(f"{called} at temperature {at:g}, which was trained at {own:g}")
     if (teacher.head, teacher.regions) != (student.spec.head, student.spec.regions):
         raise ValueError(f"{called}, whose head says something else: student and teacher have the same channels")
+    seen = ("modalities", "spatial", "normalise")
+    if teacher.weights is None and (
+        other := [key for key in seen if getattr(teacher, key) != getattr(student.spec, key)]
+    ):
+        raise ValueError(f"{called}, who would be shown other images: both have the same {' and '.join(other)}")
 
 
 def _made(name: str, spec: VictimSpec, root: str | None) -> Iterator[Entrant]:

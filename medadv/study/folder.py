@@ -261,17 +261,13 @@ def _refuse_another(old: dict[str, Any], new: dict[str, Any], path: Path) -> Non
         return parts
 
     before, now = identity(old), identity(new)
-    changed = [
-        f"{name}: {before.get(name)} there, {now.get(name)} here"
-        for name in sorted(before | now)
-        if before.get(name) != now.get(name)
-    ]
+    changed = list(_differences("", before, now))
     if changed:
         raise RunError(
             f"the folder {path} belongs to another study",
             got="; ".join(changed),
             cause="two studies with one name, or a victim, the data, the split or the threat that a victim was trained "
-            "in was changed after results existed",
+            "in was changed after results, or a training, had begun",
             advice="give this study another name; budgets, attacks, controls and new victims may be added at any time",
         )
 
@@ -285,6 +281,15 @@ def _written(study: Study) -> dict[str, Any]:
     said = study.model_dump(mode="json", by_alias=True, exclude_unset=True)["victims"]
     likes = {name: said[name] for name, spec in study.victims.items() if spec.like is not None}
     return {**content, "victims": content["victims"] | likes}
+
+
+def _differences(place: str, there: object, here: object) -> Iterator[str]:
+    """Where two specifications differ, key by key."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted(there | here):
+            yield from _differences(f"{place}.{key}" if place else key, there.get(key), here.get(key))
+    elif there != here:
+        yield f"{place}: {there} there, {here} here"
 
 
 def _called(folder: Path, victim: str) -> Iterator[Path]:

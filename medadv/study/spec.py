@@ -19,7 +19,7 @@ from medadv.data.support import Support
 from medadv.errors import BudgetError, ConfigError
 from medadv.labels import LabelScheme
 from medadv.study.attacks import AttackSpec
-from medadv.study.defences import Augmentation, Hardening, OnLine, Temperature
+from medadv.study.defences import Augmentation, Hardening, Temperature
 from medadv.study.entrants import Entrant, VictimSpec, entrants
 from medadv.study.reach import Reach
 from medadv.study.sources import Data
@@ -220,16 +220,6 @@ class Study(Specified):
                     f"{told} has another number of amounts than the data has modalities",
                     got=text,
                     expected=f"one amount, or {len(modalities)}: {', '.join(modalities)}",
-                )
-        for name, entrant in self.entrants.items():
-            defence, own = entrant.spec.defence, entrant.spec.modalities
-            if not isinstance(defence, OnLine) or own in (None, tuple(modalities)):
-                continue
-            if len(defence.highest.amounts) > 1:
-                raise BudgetError(
-                    f"the victim {name!r} is trained on other channels than the data's, which amounts are given for",
-                    got=f"{defence.highest}, and the channels {list(own or ())}",
-                    advice="give the training one amount for all modalities",
                 )
 
     def _check_attack(self, called: str, spec: AttackSpec, modalities: Sequence[str], scheme: LabelScheme) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from medadv.study.schooling import untrained
 from medadv.study.spec import Study
 from medadv.victims.checkpoint import load_victim
 from medadv.victims.combine import Scaled
+from medadv.victims.ranges import MinMax
 from medadv.victims.transforms import GaussianSmoothing
 
 CPU = torch.device("cpu")
@@ -249,17 +251,16 @@ def test_a_student_with_cached_labels_is_trained_and_they_are_removed(five: Path
 
 
 def test_a_teacher_that_is_shown_other_images_is_refused(five: Path, tmp_path: Path) -> None:
-    made = study(
-        five,
-        victims={
-            "unet": TRAINED,
-            "teacher": {"like": "unet", "normalise": {"name": "min-max"}, "defence": {"name": "teacher", "at": 10}},
-            "student": {"like": "unet", "defence": {"name": "distillation", "at": 10, "teacher": "teacher"}},
-        },
-    )
-    student, teacher = (untrained(entry(name, made, tmp_path), CPU) for name in ("student", "teacher"))
+    """What the study says is told when it is read; what a teacher from elsewhere says, before anything is learnt."""
+    teacher = {"like": "unet", "normalise": {"name": "min-max"}, "defence": {"name": "teacher", "at": 10}}
+    student = {"like": "unet", "defence": {"name": "distillation", "at": 10, "teacher": "teacher"}}
+    with pytest.raises(ConfigError, match="would be shown other images: both have the same normalise"):
+        study(five, victims={"unet": TRAINED, "teacher": teacher, "student": student})
+    made = study(five)
+    taught = untrained(entry("distilled", made, tmp_path), CPU)
+    other = replace(untrained(entry("distilled-teacher", made, tmp_path), CPU), preprocess=(MinMax(),))
     with pytest.raises(ConfigError, match="would be shown other images"):
-        lesson(entry("student", made, tmp_path), student, Company(teacher=teacher))
+        lesson(entry("distilled", made, tmp_path), taught, Company(teacher=other))
 
 
 def test_a_distilled_victim_is_taken_along_as_a_defence_made_elsewhere(

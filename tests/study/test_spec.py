@@ -113,10 +113,6 @@ AGAINST_DATA |= {
         "'a' of victims.d.defence is for images of another number of axes",
     ),
     "modalities to be changed for copies": (augmented(modalities=["ct"]), r"'a' of victims.d.defence.*\['ct'\]"),
-    "amounts for other channels than a network has": (
-        hardened("trades", "0.1/0.2/0.3/0.4 sigma", modalities=["flair", "t2", "t1ce", "t1"]),
-        "one amount for all modalities",
-    ),
 }
 
 
