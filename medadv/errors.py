@@ -1,4 +1,4 @@
-"""Every error and warning of medadv, drawn as one tree.
+"""Every error and warning of medadv, drawn as one tree::
 
     MedadvError
     ├── ConfigError        a study, a budget or an argument that cannot be meant
