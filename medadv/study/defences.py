@@ -45,6 +45,15 @@ class Distillation(Specified):
         "on line", description="the teacher is asked crop by crop, or once a case through its windows"
     )
 
+    @field_validator("at", mode="before")
+    @classmethod
+    def _warm(cls, at: object) -> object:
+        """One sentence in the place of what each form of the setting has to say."""
+        each = at if isinstance(at, list | tuple) else [at]
+        if any(isinstance(one, int | float) and not one > 0 for one in each):
+            raise ValueError("a temperature is greater than 0: 1 is plain training, and 10 is usual")
+        return at
+
     @field_validator("at")
     @classmethod
     def _once(cls, at: float | tuple[float, ...]) -> float | tuple[float, ...]:
