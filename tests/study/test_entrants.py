@@ -8,7 +8,7 @@ import pytest
 
 from medadv.errors import ConfigError
 from medadv.study.adaptive import sources_of
-from medadv.study.defences import HARDENED, AdversarialTraining, Hardening, OnLine, Trained
+from medadv.study.defences import HARDENED, AdversarialTraining, Augmentation, Hardening, OnLine, Trained
 from medadv.study.load import as_study
 from medadv.study.spec import Study
 from medadv.study.suite import judgement
@@ -235,7 +235,10 @@ def test_a_range_has_one_ratio_in_every_modality(budgets: list[str], highest: st
 
 def test_an_augmentation_may_be_in_the_files_own_units() -> None:
     """Its copies are attacked as files are."""
-    study(d={"like": "unet", "defence": {"name": "augmentation", "budgets": ["20 stored"]}})
+    made = study(d={"like": "unet", "defence": {"name": "augmentation", "budgets": ["20 stored"]}})
+    defence = made.entrants["d"].spec.defence
+    assert isinstance(defence, Augmentation)
+    assert str(defence.highest) == "20 stored"
 
 
 @pytest.mark.parametrize(
