@@ -26,17 +26,21 @@ class LabelScheme:
         name: how the scheme is called in studies and messages.
         numbers: tissue → stored label number; ``background`` is among them.
         regions: region → its tissues, in the order of painting: a later region is painted over an earlier one.
+        void: the number of what is not judged, neither trained on, attacked nor scored: 255 in Pascal VOC; or None.
     """
 
     name: str
     numbers: Mapping[str, int]
     regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    void: int | None = None
 
     def __post_init__(self) -> None:
         if BACKGROUND not in self.numbers:
             raise ConfigError(f"label scheme {self.name!r} has no {BACKGROUND!r}", got=dict(self.numbers))
         if len(set(self.numbers.values())) != len(self.numbers):
             raise ConfigError(f"label scheme {self.name!r} gives one number twice", got=dict(self.numbers))
+        if self.void in self.numbers.values():
+            raise ConfigError(f"the void number of label scheme {self.name!r} is a tissue's", got=self.void)
         for region, tissues in self.regions.items():
             if unknown := set(tissues) - set(self.numbers):
                 raise ConfigError(
@@ -76,17 +80,21 @@ class LabelScheme:
         wanted = torch.tensor([self.numbers[t] for t in self.members(name)], device=labels.device)
         return torch.isin(labels, wanted)
 
+    def judged(self, labels: Int[Tensor, "*s"]) -> Bool[Tensor, "*s"]:
+        """Where a label map is not void."""
+        return torch.ones_like(labels, dtype=torch.bool) if self.void is None else labels != self.void
+
     def unknown(self, labels: Int[Tensor, "*s"]) -> list[int]:
         """The numbers in a label map that the scheme does not know, in order."""
-        strange = torch.ones_like(labels, dtype=torch.bool)
+        strange = self.judged(labels)
         for number in self.numbers.values():
             strange &= labels != number
         return sorted(torch.unique(labels[strange]).tolist()) if strange.any() else []
 
     def classes(self, labels: Int[Tensor, "*s"]) -> Int[Tensor, "*s"]:
-        """Stored numbers → indices into ``tissues``. Numbers must be known (``unknown`` is empty)."""
+        """Stored numbers → indices into ``tissues``; void → 0. Numbers must be known (``unknown`` is empty)."""
         order = torch.tensor(sorted(self.numbers.values()), device=labels.device)
-        return torch.searchsorted(order, labels.contiguous())
+        return torch.searchsorted(order, labels.contiguous()) * self.judged(labels)
 
     def stored(self, classes: Int[Tensor, "*s"]) -> Int[Tensor, "*s"]:
         """Indices into ``tissues`` → stored numbers."""
@@ -96,7 +104,7 @@ class LabelScheme:
         """The same tissues in another scheme's numbers.
 
         Raises:
-            ConfigError: the two schemes do not name the same tissues.
+            ConfigError: the two schemes do not name the same tissues, or the other one has no void and the map has.
             CaseError: the label map holds numbers that this scheme does not know.
         """
         if set(self.numbers) != set(to.numbers):
@@ -114,9 +122,16 @@ class LabelScheme:
                 expected=dict(self.numbers),
                 advice=f"declare the map's own scheme; these would fit: {fitting(torch.unique(labels).tolist())}",
             )
-        if self.numbers == to.numbers:
+        if self.numbers == to.numbers and self.void == to.void:
             return labels
         out = torch.zeros_like(labels)
+        if self.void is not None and not bool(self.judged(labels).all()):
+            if to.void is None:
+                raise ConfigError(
+                    f"labels of scheme {self.name!r} have void voxels, and scheme {to.name!r} has no number for them",
+                    advice=f"declare it: dataclasses.replace(scheme, void={self.void})",
+                )
+            out[labels == self.void] = to.void
         for tissue, number in self.numbers.items():
             out[labels == number] = to.numbers[tissue]
         return out

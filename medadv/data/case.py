@@ -13,6 +13,7 @@ from torch import Tensor
 
 from medadv.errors import Reason
 from medadv.labels import LabelScheme
+from medadv.objects import Objects
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Case:
         grid: the modality whose grid the others are resampled onto when they are read; None where all must lie on one.
         stratum: a group that tables are also told by (``HGG``, a site), or None.
         fold: which fold of a cross-validation tests this case, or None.
+        objects: the expert's boxes, or None where there are none to be had; an image that shows nothing has an empty
+            list.
     """
 
     case: str
@@ -41,6 +44,7 @@ class Case:
     grid: str | None = None
     stratum: str | None = None
     fold: int | None = None
+    objects: Objects | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -105,5 +109,5 @@ class Volume:
 
     @property
     def spacing(self) -> tuple[float, ...]:
-        """The size of a voxel along each axis, in mm."""
-        return tuple(float(n) for n in np.linalg.norm(self.affine[:3, :3], axis=0))
+        """The size of a voxel along each axis, in mm; of a picture, 1."""
+        return tuple(float(n) for n in np.linalg.norm(self.affine[:3, :3], axis=0)[: self.x.ndim - 1])

@@ -42,6 +42,7 @@ class SchemeCard(_Card):
     name: str
     numbers: dict[str, int]
     regions: dict[str, tuple[str, ...]]
+    void: int | None = None
 
 
 class HeadCard(_Card):
@@ -137,7 +138,7 @@ def load_victim(path: str | Path, device: str | torch.device = "cpu") -> Segment
     weights = path / WEIGHTS if path.is_dir() else path
     state = _read_weights(weights)
     card = _read_card(weights.parent / CARD)
-    scheme = LabelScheme(card.scheme.name, card.scheme.numbers, card.scheme.regions)
+    scheme = LabelScheme(card.scheme.name, card.scheme.numbers, card.scheme.regions, card.scheme.void)
     head = make_head(card.head.name, scheme, card.head.channels if card.head.name == "sigmoid" else None)
     network = build_network(card.architecture, len(card.modalities), len(head.channels))
     own = network.state_dict()

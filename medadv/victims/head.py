@@ -237,7 +237,9 @@ class Voxels:
                 advice="translate the labels first: data_scheme.translate(truth, victim.head.scheme)",
             )
         labels = head.encode(truth) if only is None else head.scheme.mask(truth, only).long()
-        return cls(head, truth, labels, torch.ones_like(labels, dtype=torch.bool), only)
+        judged = head.scheme.judged(truth)
+        grouped = head.grouped and only is None
+        return cls(head, truth, labels, head.spread(judged) if grouped else judged, only)
 
     @property
     def scheme(self) -> LabelScheme:

@@ -100,6 +100,11 @@ class Segmenter:
             )
 
     @property
+    def scheme(self) -> LabelScheme:
+        """What its label numbers mean."""
+        return self.head.scheme
+
+    @property
     def device(self) -> torch.device:
         """Where its network lies; the CPU for one without weights."""
         return next(chain(self.network.parameters(), self.network.buffers()), torch.empty(0)).device
@@ -259,6 +264,7 @@ class Segmenter:
                 "name": scheme.name,
                 "numbers": dict(scheme.numbers),
                 "regions": {region: list(tissues) for region, tissues in scheme.regions.items()},
+                **({} if scheme.void is None else {"void": scheme.void}),
             },
         }
 
