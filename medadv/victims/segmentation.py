@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any, Protocol, runtime_checkable
@@ -21,9 +20,9 @@ from medadv.attack.rng import Rng
 from medadv.attack.victim import Passes, held_still
 from medadv.errors import ConfigError, VictimError
 from medadv.labels import LabelScheme
+from medadv.victims import fit
 from medadv.victims.combine import passes
 from medadv.victims.head import Head, Voxels
-from medadv.victims.memory import is_full
 from medadv.victims.normalize import ZScore
 from medadv.victims.preprocess import Affine, Step, Way, matrix
 from medadv.victims.window import Inference, WholeVolume
@@ -73,21 +72,7 @@ class Segmenter:
     way: Way | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.modalities, str) or not isinstance(self.modalities, Sequence):
-            raise ConfigError(
-                "the modalities of a victim are a list of names, one an input channel",
-                got=repr(self.modalities),
-                expected="for example ('t1', 't2')",
-                advice=f"write ({self.modalities!r},)" if isinstance(self.modalities, str) else None,
-            )
-        object.__setattr__(self, "modalities", tuple(self.modalities))
-        if twice := sorted({name for name in self.modalities if self.modalities.count(name) > 1}):
-            raise ConfigError(
-                "a modality is given to two channels of a victim",
-                got=list(self.modalities),
-                expected=f"{', '.join(twice)} once",
-                advice="name the channels in the order in which the network was trained",
-            )
+        object.__setattr__(self, "modalities", fit.named(self.modalities))
         if not isinstance(self.preprocess, tuple):
             steps = tuple(self.preprocess) if isinstance(self.preprocess, list) else (self.preprocess,)
             object.__setattr__(self, "preprocess", steps)
@@ -141,13 +126,7 @@ class Segmenter:
         Raises:
             ConfigError: one of its own is missing.
         """
-        if missing := [name for name in self.modalities if name not in modalities]:
-            raise ConfigError(
-                "the victim was made for modalities that the data do not have",
-                got=list(modalities),
-                expected=list(self.modalities),
-                advice=f"tell what its channels {missing} are called in the data: victims.<name>.modalities",
-            )
+        fit.check_readable(self.modalities, modalities)
         return replace(self, given=tuple(modalities))
 
     def check_fit(self, modalities: Sequence[str], scheme: LabelScheme) -> None:
@@ -156,28 +135,7 @@ class Segmenter:
         Raises:
             ConfigError: other modalities or another order of them, other tissues, or a region of other tissues.
         """
-        if tuple(modalities) != (self.given or self.modalities):
-            raise ConfigError(
-                "the victim was made for other modalities, or for another order of them",
-                got=list(modalities),
-                expected=list(self.given or self.modalities),
-                advice="give the images in the order that the network was trained with, or victim.reading(modalities)",
-            )
-        own = self.head.scheme
-        if set(own.numbers) != set(scheme.numbers):
-            raise ConfigError(
-                "the victim knows other tissues than the data has",
-                got=list(scheme.tissues),
-                expected=list(own.tissues),
-                advice="declare the same names of tissues for both",
-            )
-        shared = set(own.regions) & set(scheme.regions)
-        if other := sorted(r for r in shared if set(own.members(r)) != set(scheme.members(r))):
-            raise ConfigError(
-                "a region means other tissues to the victim than to the data",
-                got={region: scheme.members(region) for region in other},
-                expected={region: own.members(region) for region in other},
-            )
+        fit.check_data(self.given or self.modalities, self.head.scheme, modalities, scheme)
 
     def prepare(self, x0: Float[Tensor, "b c *s"], rng: Rng) -> Segmenter:  # noqa: ARG002
         """Freeze what the preprocessing chooses by the clean image: where a crop lies."""
@@ -204,7 +162,7 @@ class Segmenter:
         """
         x = self.own(x)
         way = self.way or Way.prepared(self.steps, x, self.affine)
-        with _explained(self.network, x):
+        with fit.explained(self.network, x):
             answer = self.inference(self.network, way(x))
         if answer.shape[1] != len(self.head.channels):
             raise VictimError(
@@ -236,15 +194,7 @@ class Segmenter:
 
     def own(self, x: Float[Tensor, "b given *s"]) -> Float[Tensor, "b c *s"]:
         """The victim's own modalities, in its order."""
-        given = self.given or self.modalities
-        if x.shape[1] != len(given):
-            raise VictimError(
-                "the image has another number of modalities than the victim",
-                got=x.shape[1],
-                expected=f"{len(given)}: {', '.join(given)}",
-                advice="the batch axis comes first: use volume.x[None]",
-            )
-        return x if given == self.modalities else x[:, [given.index(name) for name in self.modalities]]
+        return fit.own(x, self.modalities, self.given)
 
     def modules(self) -> Iterable[nn.Module]:
         """The network."""
@@ -252,7 +202,6 @@ class Segmenter:
 
     def preprocessing(self) -> dict[str, Any]:
         """Everything but the weights, as JSON: what a record needs to name the deployed pipeline."""
-        scheme = self.head.scheme
         return {
             "modalities": list(self.modalities),
             **({"given": list(self.given)} if self.given not in (None, self.modalities) else {}),
@@ -260,30 +209,8 @@ class Segmenter:
             **({"deployed": self.deployed.describe()} if self.deployed else {}),
             "inference": json.loads(json.dumps(asdict(self.inference))),
             "head": {"name": self.head.name, "channels": list(self.head.channels)},
-            "scheme": {
-                "name": scheme.name,
-                "numbers": dict(scheme.numbers),
-                "regions": {region: list(tissues) for region, tissues in scheme.regions.items()},
-                **({} if scheme.void is None else {"void": scheme.void}),
-            },
+            "scheme": fit.described(self.head.scheme),
         }
-
-
-@contextmanager
-def _explained(network: nn.Module, x: Tensor) -> Iterator[None]:
-    """Where torch refuses network and image because they do not go together, say so; what works is let be."""
-    try:
-        yield
-    except RuntimeError as error:
-        weight = next(chain(network.parameters(), network.buffers()), x)
-        if is_full(error) or (weight.dtype, weight.device) == (x.dtype, x.device):
-            raise
-        raise VictimError(
-            "image and network are in different precisions or on different devices",
-            got=f"an image in {x.dtype} on {x.device}, a network in {weight.dtype} on {weight.device}",
-            cause="NumPy and nibabel read float64" if x.dtype == torch.float64 else None,
-            advice="pass x.float().to(device), and network.float().to(device) to the victim",
-        ) from error
 
 
 def weights_digest(network: nn.Module) -> str:
