@@ -130,7 +130,7 @@ class Mixed:
     def drawn(self, index: int, seed: int, epoch: int) -> Example:
         """The example of a case in an epoch: itself, or one of its copies."""
         clean = self.clean[index]
-        random = np.random.default_rng(_number(seed, "mixed", epoch, clean.case or index))
+        random = np.random.default_rng(keyed(seed, "mixed", epoch, clean.case or index))
         if random.random() >= self.share:
             return clean
         return self.adversarial[int(random.integers(len(self.adversarial)))][index]
@@ -171,14 +171,14 @@ class Crops:
     def _crop(self, count: int) -> tuple[Example, str]:
         """The crop of a slot, and the name of its random stream."""
         epoch, place = divmod(count, len(self.examples))
-        order = np.random.default_rng(_number(self.seed, "epoch", epoch)).permutation(len(self.examples))
+        order = np.random.default_rng(keyed(self.seed, "epoch", epoch)).permutation(len(self.examples))
         index = int(order[place])
         examples = self.examples
         example = examples.drawn(index, self.seed, epoch) if isinstance(examples, Mixed) else examples[index]
         case = example.case or str(index)
         channels = _channels(example)
         augment = self._augment(list(channels), example.truth)
-        augment.set_random_state(seed=_number(self.seed, "crop", count) % 2**32)
+        augment.set_random_state(seed=keyed(self.seed, "crop", count) % 2**32)
         (drawn,) = augment(channels)
         support, soft = drawn.get("support"), drawn.get("soft")
         crop = Example(
@@ -238,5 +238,6 @@ def _stacked(crops: Sequence[Example], name: str) -> Tensor | None:
     return torch.stack(tensors)
 
 
-def _number(*parts: object) -> int:
+def keyed(*parts: object) -> int:
+    """A seed that is a function of its parts alone."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big")

@@ -10,14 +10,14 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from signal import SIGTERM, Signals
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from medadv.atomic import write_text
 from medadv.defense.checkpoints import Checkpoints, plain
-from medadv.defense.crops import Batch
 from medadv.defense.precision import bf16
 from medadv.defense.ranks import ALONE, Group
 from medadv.defense.schedule import Schedule
@@ -53,6 +53,20 @@ class Point:
     rate: float
     dice: float | None = None
     attacked: float | None = None
+
+
+class Batch(Protocol):
+    """What a lesson is given: ``crops.Batch``, ``pictures.Batch`` or another; the loop looks at no more than this."""
+
+    @property
+    def z(self) -> Float[Tensor, "b c *s"]:
+        """What the network is fed."""
+        ...
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """The case of each sample."""
+        ...
 
 
 Watch = Callable[[Point, int], None]

@@ -1,0 +1,139 @@
+"""torchvision's one-stage detectors: each anchor, or each point, tells its class at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from medadv.objects import Objects
+from medadv.victims.detectors.torchvision_way import Frame, described, features_of, learnt, reported
+from medadv.victims.sight import Places, gathered, numbered, with_background
+
+
+class _AsItIs:
+    """What needs nothing but the network's own ``forward``."""
+
+    def detect(self, network: nn.Module, x: Float[Tensor, "b c h w"]) -> list[Objects]:
+        """The network's own detections."""
+        return reported(network, x)
+
+    def losses(self, network: nn.Module, x: Float[Tensor, "b c h w"], objects: Sequence[Objects]) -> Float[Tensor, ""]:
+        """The sum of the network's own losses."""
+        return learnt(network, x, objects)
+
+    def describe(self, network: nn.Module) -> dict[str, Any]:
+        """Sizes and thresholds."""
+        return described(network, network)
+
+
+@dataclass(frozen=True)
+class Anchors(_AsItIs):
+    """RetinaNet (Lin et al. 2017, arXiv:1708.02002): anchors are the places, and each class has a sigmoid of its own.
+
+    The background's logit is the odds of the deployed score threshold. The network's class 0 is never used.
+    """
+
+    name: Literal["anchors"] = "anchors"
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    def classes(self, network: nn.Module) -> int | None:
+        """As many as the head has."""
+        found: int | None = getattr(_as_any(network).head.classification_head, "num_classes", None)
+        return found
+
+    def places(self, network: nn.Module, x: Float[Tensor, "b c h w"]) -> Places:
+        """All anchors."""
+        return _anchored(network, x)
+
+    def logits(self, network: nn.Module, x: Float[Tensor, "b c h w"], places: Places) -> Float[Tensor, "b classes n"]:
+        """What the head says at these anchors."""
+        whole = _as_any(network)
+        answers = whole.head(list(features_of(whole, x)[1].values()))["cls_logits"][..., 1:]
+        return gathered(with_background(answers, whole.score_thresh), places.own)
+
+    def scores(self, logits: Float[Tensor, "b classes n"]) -> Float[Tensor, "b classes n"]:
+        """A sigmoid each."""
+        return logits.sigmoid()
+
+
+@dataclass(frozen=True)
+class Points(_AsItIs):
+    """FCOS (Tian et al. 2019, arXiv:1904.01355): points are the places, where their clean answer puts a box.
+
+    A point has no extent that could overlap an object. The score of a class is the root of its sigmoid times that of
+    the centre-ness, as it is deployed; the logit is the log-odds of that score.
+    """
+
+    name: Literal["points"] = "points"
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    def classes(self, network: nn.Module) -> int | None:
+        """As many as the head has."""
+        return Anchors().classes(network)
+
+    def places(self, network: nn.Module, x: Float[Tensor, "b c h w"]) -> Places:
+        """The box of each point, clipped to the image."""
+        whole = _as_any(network)
+        images, features = features_of(whole, x)
+        maps = list(features.values())
+        anchors = torch.stack(whole.anchor_generator(images, maps))
+        boxes = whole.box_coder.decode(whole.head(maps)["bbox_regression"], anchors)
+        rows, columns = images.image_sizes[0]
+        boxes = boxes.clamp(min=0).minimum(boxes.new_tensor([columns, rows, columns, rows]))
+        return numbered(Frame.of(images, x).stored(list(boxes)))
+
+    def logits(self, network: nn.Module, x: Float[Tensor, "b c h w"], places: Places) -> Float[Tensor, "b classes n"]:
+        """The log-odds of the scores of these points."""
+        whole = _as_any(network)
+        answers = whole.head(list(features_of(whole, x)[1].values()))
+        parts = F.logsigmoid(answers["cls_logits"][..., 1:]) + F.logsigmoid(answers["bbox_ctrness"])
+        log_score = (parts / 2).clamp(max=-torch.finfo(parts.dtype).tiny)
+        odds = log_score - torch.log(-torch.expm1(log_score))
+        return gathered(with_background(odds, whole.score_thresh), places.own)
+
+    def scores(self, logits: Float[Tensor, "b classes n"]) -> Float[Tensor, "b classes n"]:
+        """The deployed score."""
+        return logits.sigmoid()
+
+
+@dataclass(frozen=True)
+class DefaultBoxes(_AsItIs):
+    """SSD (Liu et al. 2016, arXiv:1512.02325): default boxes are the places; a softmax tells background or class."""
+
+    name: Literal["default boxes"] = "default boxes"
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    def classes(self, network: nn.Module) -> int | None:
+        """As many as the head has columns."""
+        found: int | None = getattr(_as_any(network).head.classification_head, "num_columns", None)
+        return found
+
+    def places(self, network: nn.Module, x: Float[Tensor, "b c h w"]) -> Places:
+        """All default boxes."""
+        return _anchored(network, x)
+
+    def logits(self, network: nn.Module, x: Float[Tensor, "b c h w"], places: Places) -> Float[Tensor, "b classes n"]:
+        """What the head says at these boxes."""
+        whole = _as_any(network)
+        return gathered(whole.head(list(features_of(whole, x)[1].values()))["cls_logits"], places.own)
+
+    def scores(self, logits: Float[Tensor, "b classes n"]) -> Float[Tensor, "b classes n"]:
+        """Softmax over the classes."""
+        return logits.softmax(1)
+
+
+def _as_any(network: nn.Module) -> Any:
+    """torchvision declares none of its parts."""
+    return network
+
+
+def _anchored(network: nn.Module, x: Float[Tensor, "b c h w"]) -> Places:
+    whole = _as_any(network)
+    images, features = features_of(whole, x)
+    return numbered(Frame.of(images, x).stored(whole.anchor_generator(images, list(features.values()))))
