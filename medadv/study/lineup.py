@@ -25,7 +25,7 @@ from medadv.study.schooling import sizes_fit, train_entry, untrained
 from medadv.study.spec import Study
 from medadv.victims.checkpoint import CARD, training_cases, training_patients
 from medadv.victims.defended import defended
-from medadv.victims.formats.opening import mirrored, open_victim
+from medadv.victims.formats.opening import mirrored, open_victim, segmenter
 from medadv.victims.memory import is_full
 from medadv.victims.segmentation import Segmenter
 from medadv.victims.transforms import InputTransform
@@ -122,10 +122,10 @@ def _found(entry: Entry, terms: Terms) -> Segmenter | None:
             seen = training_cases(path)
             entry.check_from_outside(str(path), seen)
             entry.check_unseen(seen, training_patients(path))
-        return open_victim(entry.weights, entry.declared, trust=terms.trust)
+        return segmenter(open_victim(entry.weights, entry.declared, trust=terms.trust))
     if (entry.folder / CARD).exists():
         entry.check_unseen(training_cases(entry.folder), training_patients(entry.folder))
-        return open_victim(entry.folder)
+        return segmenter(open_victim(entry.folder))
     return None
 
 

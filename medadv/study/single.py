@@ -24,7 +24,7 @@ from medadv.study.report.style import style
 from medadv.study.scores import score
 from medadv.study.slices import SLICES, Views, read_slices, save_slices
 from medadv.victims.declared import Declared, lines
-from medadv.victims.formats.opening import open_victim, silent_format
+from medadv.victims.formats.opening import open_victim, segmenter, silent_format
 
 
 def attack_one(
@@ -50,7 +50,7 @@ def attack_one(
     """
     _check_speaks(model, case)
     with machine.used() as device:
-        victim = open_victim(model, trust=machine.trust, device=device)
+        victim = segmenter(open_victim(model, trust=machine.trust, device=device), "attacked")
         volume = read_labelled(case)
         assert volume.truth is not None
         victim = victim.reading(volume.case.modalities).at(volume.affine)

@@ -5,20 +5,24 @@ Both are data. A pickle is a program, and is not loaded.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import nn
 
 from medadv.atomic import write_atomically, write_text
 from medadv.errors import ConfigError, VictimError
-from medadv.labels import LabelScheme
+from medadv.victims.card import Card, Part
 from medadv.victims.combine import Scaled
-from medadv.victims.head import make_head
+from medadv.victims.detection import Detector
+from medadv.victims.detector_card import DetectorCard
+from medadv.victims.head import Head, make_head
 from medadv.victims.networks import Architecture, build_network
 from medadv.victims.normalize import Normalisation
 from medadv.victims.segmentation import Segmenter, weights_digest
@@ -32,47 +36,51 @@ Preprocessing = Annotated[Normalisation | Spatial | InputTransform | StraightThr
 WEIGHTS, CARD = "weights.safetensors", "victim.json"
 
 
-class _Card(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SchemeCard(_Card):
-    """A label scheme in JSON."""
-
-    name: str
-    numbers: dict[str, int]
-    regions: dict[str, tuple[str, ...]]
-    void: int | None = None
-
-
-class HeadCard(_Card):
+class HeadCard(Part):
     """A head in JSON."""
 
     name: Literal["softmax", "sigmoid"]
     channels: tuple[str, ...]
 
 
-class VictimCard(_Card):
-    """All that ``victim.json`` holds: how the weights beside it are deployed.
+class VictimCard(Card):
+    """All that the card of a segmentation holds: how the weights beside it are deployed.
 
     The logits are ``scale`` times what the layers with these weights say: the temperature of a distillation.
     """
 
     format: Literal["medadv victim 2"] = "medadv victim 2"
-    architecture: Architecture
-    modalities: tuple[str, ...]
     preprocess: tuple[Preprocessing, ...]
     inference: Annotated[WholeVolume | SlidingWindow, Field(discriminator="name")]
     head: HeadCard
-    scheme: SchemeCard
-    weights_sha256: str
-    trained_on: tuple[str, ...] = ()
-    trained_patients: tuple[str, ...] = ()
     scale: float = Field(1.0, gt=0, allow_inf_nan=False)
+
+    @staticmethod
+    def told(victim: Segmenter, architecture: Architecture) -> tuple[nn.Module, dict[str, Any]]:  # noqa: ARG004
+        """Whose weights are kept, and what the card says beside ``preprocessing()``."""
+        network = victim.network
+        return (network.network, {"scale": network.factor}) if isinstance(network, Scaled) else (network, {})
+
+    def build(self) -> nn.Module:
+        """The network with fresh weights."""
+        return build_network(self.architecture, len(self.modalities), len(self._head().channels))
+
+    def deployed(self, network: nn.Module) -> Segmenter:
+        """The victim around the network with its weights."""
+        network = network if self.scale == 1 else Scaled(network, self.scale)
+        return Segmenter(network, self._head(), self.modalities, self.preprocess, self.inference)
+
+    def _head(self) -> Head:
+        regions = self.head.channels if self.head.name == "sigmoid" else None
+        return make_head(self.head.name, self.scheme.scheme(), regions)
+
+
+CARDS: dict[type, type[VictimCard] | type[DetectorCard]] = {Segmenter: VictimCard, Detector: DetectorCard}
+"""The card of each kind of victim."""
 
 
 def save_victim(
-    victim: Segmenter,
+    victim: Segmenter | Detector,
     architecture: Architecture,
     folder: Path,
     trained_on: Iterable[str] = (),
@@ -90,14 +98,15 @@ def save_victim(
 
     Raises:
         RunError: the folder cannot be written.
+        ConfigError: a detector that was changed after it was built.
     """
-    network = victim.network
-    layers, scale = (network.network, network.factor) if isinstance(network, Scaled) else (network, 1.0)
-    card = VictimCard.model_validate(
+    kind: Any = CARDS[type(victim)]
+    layers, more = kind.told(victim, architecture)
+    card: Card = kind.model_validate(
         victim.preprocessing()
+        | more
         | {
             "architecture": architecture,
-            "scale": scale,
             "weights_sha256": weights_digest(layers),
             "trained_on": tuple(sorted(trained_on)),
             "trained_patients": tuple(sorted(set(trained_patients))),
@@ -121,13 +130,13 @@ def training_patients(path: str | Path) -> frozenset[str]:
     return frozenset(card.trained_patients) if card else frozenset()
 
 
-def _card_of(path: str | Path) -> VictimCard | None:
+def _card_of(path: str | Path) -> VictimCard | DetectorCard | None:
     path = Path(path)
     card = (path if path.is_dir() else path.parent) / CARD
     return _read_card(card) if card.exists() else None
 
 
-def load_victim(path: str | Path, device: str | torch.device = "cpu") -> Segmenter:
+def load_victim(path: str | Path, device: str | torch.device = "cpu") -> Segmenter | Detector:
     """Load a victim from its folder, or from the weights inside it.
 
     Raises:
@@ -138,9 +147,7 @@ def load_victim(path: str | Path, device: str | torch.device = "cpu") -> Segment
     weights = path / WEIGHTS if path.is_dir() else path
     state = _read_weights(weights)
     card = _read_card(weights.parent / CARD)
-    scheme = LabelScheme(card.scheme.name, card.scheme.numbers, card.scheme.regions, card.scheme.void)
-    head = make_head(card.head.name, scheme, card.head.channels if card.head.name == "sigmoid" else None)
-    network = build_network(card.architecture, len(card.modalities), len(head.channels))
+    network = card.build()
     own = network.state_dict()
     if wrong := list(own.keys() ^ state.keys()) or [n for n in own if own[n].shape != state[n].shape]:
         raise VictimError(
@@ -156,13 +163,16 @@ def load_victim(path: str | Path, device: str | torch.device = "cpu") -> Segment
             cause="a file was replaced or damaged",
             advice="copy the folder anew, or train again",
         )
-    network = network if card.scale == 1 else Scaled(network, card.scale)
-    return Segmenter(network.to(device).eval(), head, card.modalities, card.preprocess, card.inference)
+    return card.deployed(network.to(device).eval())
 
 
-def _read_card(path: Path) -> VictimCard:
+def _read_card(path: Path) -> VictimCard | DetectorCard:
     try:
-        return VictimCard.model_validate_json(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+        told = content.get("format") if isinstance(content, dict) else None
+        kinds = {kind.model_fields["format"].default: kind for kind in CARDS.values()}
+        return kinds.get(told, VictimCard).model_validate_json(text)
     except OSError as error:
         raise VictimError(
             f"there is no {CARD} beside the weights",

@@ -72,6 +72,30 @@ class Declared:
         assert self.modalities is not None
         return len(self.modalities), len(self.make_head().channels)
 
+    def build(self) -> nn.Module:
+        """The declared network with fresh weights.
+
+        Raises:
+            ConfigError: nobody has said which network it is and how it is deployed, or it cannot be built.
+        """
+        self.check_complete("weights are numbers: which network they belong to has to be said", network=True)
+        assert self.network is not None
+        return build_network(self.network, *self.channels)
+
+    def check(self, victim: object) -> None:
+        """Refuse a model whose own file says otherwise.
+
+        Raises:
+            ConfigError: no segmentation, or one that is deployed in another way.
+        """
+        if not isinstance(victim, Segmenter):
+            raise ConfigError(
+                "the model's own file says that it is a detector",
+                got="settings of a segmentation beside it",
+                advice="leave head, regions and inference out; of weights alone, declare a DeclaredDetector",
+            )
+        check_said(victim, self)
+
     def deployed(self, network: nn.Module) -> Segmenter:
         """A network as it is declared to be deployed.
 

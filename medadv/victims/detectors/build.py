@@ -18,6 +18,7 @@ from monai.apps.detection.utils.anchor_utils import AnchorGeneratorWithAnchorSha
 from torch import nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.ssd import SSDHead
 from torchvision.ops import MultiScaleRoIAlign
@@ -63,6 +64,7 @@ def retinanet(
     anchors = _anchors(sides)
     norm = partial(nn.GroupNorm, GROUPS)
     head = RetinaNetHead(width, anchors.num_anchors_per_location()[0], classes, norm_layer=norm)
+    _shallow(head.classification_head, head.regression_head)
     backbone = Pyramid(2, channels, width, 8, len(sides))
     own = _sized(channels) | {"detections_per_img": 100}
     network: nn.Module = standard.RetinaNet(backbone, classes, anchor_generator=anchors, head=head, **own | settings)
@@ -74,7 +76,9 @@ def fcos(channels: int, classes: int, width: int = 64, levels: int = 3, **settin
     strides = tuple((4 << level,) for level in range(levels))
     backbone = Pyramid(2, channels, width, strides[0][0], levels)
     anchors = AnchorGenerator(strides, ((1.0,),) * levels)
-    network: nn.Module = standard.FCOS(backbone, classes, anchor_generator=anchors, **_sized(channels) | settings)
+    head = FCOSHead(width, 1, classes, num_convs=1)
+    own = _sized(channels) | {"detections_per_img": 100}
+    network: nn.Module = standard.FCOS(backbone, classes, anchor_generator=anchors, head=head, **own | settings)
     return network
 
 
@@ -111,6 +115,7 @@ def retinanet_3d(
         feature_extractor=Pyramid(3, channels, width, first, len(sides)),
         size_divisible=first << (len(sides) - 1),
     )
+    _shallow(heads.classification_head, heads.regression_head)
     detector = RetinaNetDetector(heads, anchors)
     detector.set_atss_matcher(num_candidates=4, center_in_gt=False)
     detector.set_hard_negative_sampler(64, 0.3, min_neg=16, pool_size=10)
@@ -188,6 +193,18 @@ def build_detector(architecture: Architecture, modalities: int, classes: int) ->
 
 def _anchors(sides: Sequence[Sequence[int]]) -> AnchorGenerator:
     return AnchorGenerator(tuple(tuple(each) for each in sides), ((1.0,),) * len(sides))
+
+
+def _shallow(*heads: nn.Module) -> None:
+    """Leave the first convolution of each head: four learn slowly, where there is little to be told apart."""
+    for head in heads:
+        assert isinstance(head.conv, nn.Sequential)
+        length = next((i for i, part in enumerate(head.conv) if i and _has_convolution(part)), len(head.conv))
+        head.conv = head.conv[:length]
+
+
+def _has_convolution(part: nn.Module) -> bool:
+    return any(isinstance(one, nn.modules.conv._ConvNd) for one in part.modules())
 
 
 def _sized(channels: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The one door for models: a path, or several, and how they are deployed → ``Segmenter``.
+"""The one door for models: a path, or several, and how they are deployed → ``Segmenter`` or ``Detector``.
 
 A format is asked only for what it could be, and imported only when it is asked: nobody needs nnU-Net to open a UNet.
 """
@@ -9,18 +9,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 
 from medadv.errors import ConfigError, VictimError
 from medadv.victims import checkpoint
 from medadv.victims.combine import Mean, Mirrored, no_such_axis
-from medadv.victims.declared import Declared, check_said
+from medadv.victims.declared import Declared
+from medadv.victims.declared_detector import DeclaredDetector
+from medadv.victims.detection import Detector
 from medadv.victims.segmentation import Segmenter
 from medadv.victims.window import SlidingWindow
 
 Source = str | Path
+
+Said = Declared | DeclaredDetector | None
+"""What was said of a model."""
 
 
 @runtime_checkable
@@ -31,8 +36,8 @@ class Format(Protocol):
         """Whether a path is of this format, without running anything in it."""
         ...
 
-    def load(self, path: Path, declared: Declared | None, trust: bool) -> Segmenter:
-        """The victim on the CPU, in evaluation mode."""
+    def load(self, path: Path, declared: Any, trust: bool) -> Segmenter | Detector:
+        """The victim on the CPU, in evaluation mode; ``declared`` is what was said of its kind."""
         ...
 
 
@@ -42,9 +47,10 @@ class _Own:
     def recognises(self, path: Path) -> bool:
         return ((path if path.is_dir() else path.parent) / checkpoint.CARD).is_file()
 
-    def load(self, path: Path, declared: Declared | None, trust: bool) -> Segmenter:  # noqa: ARG002
+    def load(self, path: Path, declared: Said, trust: bool) -> Segmenter | Detector:  # noqa: ARG002
         victim = checkpoint.load_victim(path)
-        check_said(victim, declared)
+        if declared is not None:
+            declared.check(victim)
         return victim
 
 
@@ -88,11 +94,11 @@ FORMATS = (
 
 def open_victim(
     path: Source | Sequence[Source],
-    declared: Declared | None = None,
+    declared: Said = None,
     *,
     trust: bool = False,
     device: str | torch.device = "cpu",
-) -> Segmenter:
+) -> Segmenter | Detector:
     """Open a model as it lies on the disk; several are one victim, whose answer is the mean of theirs.
 
     Args:
@@ -106,17 +112,29 @@ def open_victim(
         ConfigError: something has to be declared, or contradicts the file; members that are deployed differently; or
             a device that is not here.
     """
-    if declared is not None and not isinstance(declared, Declared):
+    if declared is not None and not isinstance(declared, Declared | DeclaredDetector):
         raise ConfigError(
             "what is said of a model is a Declared",
             got=repr(declared),
-            advice="write load_victim(path, device=...) for a device, and Declared(scheme, modalities) for a model",
+            advice="write load_victim(path, device=...) for a device, and Declared(scheme, modalities) for a model, "
+            "DeclaredDetector(scheme, network) for a detector",
         )
     place = _device(device)
     paths = [path] if isinstance(path, str | Path) else list(path)
     members = [_opened(Path(one).expanduser(), declared, trust) for one in paths]
     victim = members[0] if len(members) == 1 else _ensemble(members)
     return replace(victim, network=victim.network.to(place))
+
+
+def segmenter(victim: Segmenter | Detector, what: str = "taken") -> Segmenter:
+    """The victim, where only a segmentation can be ``what`` it is to be.
+
+    Raises:
+        ConfigError: a detector.
+    """
+    if not isinstance(victim, Segmenter):
+        raise ConfigError(f"a detector cannot be {what} here", expected="a segmentation: its answers are voxels")
+    return victim
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -166,7 +184,7 @@ def format_of(path: Path) -> str:
     return _row_of(path).name
 
 
-def _opened(path: Path, declared: Declared | None, trust: bool) -> Segmenter:
+def _opened(path: Path, declared: Said, trust: bool) -> Segmenter | Detector:
     return _row_of(path).format().load(path, declared, trust)
 
 
@@ -192,12 +210,13 @@ def _found(path: Path) -> str:
     return f"{path} with {', '.join(names[:8]) or 'nothing in it'}{' …' if len(names) > 8 else ''}"
 
 
-def _ensemble(members: Sequence[Segmenter]) -> Segmenter:
+def _ensemble(members: Sequence[Segmenter | Detector]) -> Segmenter:
     """One victim whose answer is the mean of the members' answers."""
     if not members:
         raise ConfigError("a victim of no models", expected="one path or more")
-    _check_no_own_predictor(members, "averaged")
-    first, *others = (member.preprocessing() for member in members)
+    averaged = [segmenter(member, "averaged") for member in members]
+    _check_no_own_predictor(averaged, "averaged")
+    first, *others = (member.preprocessing() for member in averaged)
     for number, other in enumerate(others, start=2):
         if wrong := sorted(name for name in first.keys() | other.keys() if first.get(name) != other.get(name)):
             raise ConfigError(
@@ -206,7 +225,7 @@ def _ensemble(members: Sequence[Segmenter]) -> Segmenter:
                 expected=f"member 1: { {name: first.get(name) for name in wrong} }",
                 advice="average the folds of one training; attack different models as different victims",
             )
-    return replace(members[0], network=Mean(member.network for member in members))
+    return replace(averaged[0], network=Mean(member.network for member in averaged))
 
 
 def _check_no_own_predictor(victims: Sequence[Segmenter], what: str) -> None:

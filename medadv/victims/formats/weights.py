@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from pickle import UnpicklingError
@@ -21,9 +20,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from medadv.errors import VictimError
-from medadv.victims.declared import Declared, check_said, undeclared
+from medadv.victims.declared import Declared, undeclared
+from medadv.victims.declared_detector import DeclaredDetector
+from medadv.victims.detection import Detector
 from medadv.victims.formats.numpy_numbers import NUMBERS
-from medadv.victims.networks import build_network
 from medadv.victims.segmentation import Segmenter
 
 State = dict[str, Tensor]
@@ -48,7 +48,11 @@ def recognises(path: Path) -> bool:
     return path.is_file() and (path.suffix in SAFE + PICKLED or _container(path) is not None)
 
 
-def load(path: Path, declared: Declared | None, trust: bool) -> Segmenter:  # noqa: ARG001  (nothing here is run)
+def load(
+    path: Path,
+    declared: Declared | DeclaredDetector | None,
+    trust: bool,  # noqa: ARG001  (nothing here is run)
+) -> Segmenter | Detector:
     """The declared network with these weights.
 
     Raises:
@@ -58,13 +62,9 @@ def load(path: Path, declared: Declared | None, trust: bool) -> Segmenter:  # no
     state = read_state(path)
     if declared is None:
         raise undeclared(SILENT)
-    declared.check_complete(SILENT, network=True)
-    assert declared.network is not None
-    network = build_network(declared.network, *declared.channels)
+    network = declared.build()
     fit_state(network, state)
-    victim = declared.deployed(network.eval())
-    check_said(victim, replace(declared, network=None))  # the network is the declared one
-    return victim
+    return declared.deployed(network.eval())
 
 
 def read_state(path: Path) -> State:
