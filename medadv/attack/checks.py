@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import NoReturn
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from medadv.attack.losses import Logits, Loss, as_loss, cross_entropy
 from medadv.attack.rng import Rng
 from medadv.attack.victim import Victim, held_still
 from medadv.errors import ConfigError, GradientError, GradientWarning, VictimError
+from medadv.objects import Objects, Truth
 
 MOSTLY = 0.99
 """From this share of exactly zero gradients on, an attack warns."""
@@ -33,18 +35,29 @@ def check_victim(victim: object) -> None:
         )
 
 
-def check_truth(truth: object) -> None:
+def check_truth(truth: object, samples: int) -> None:
     """Refuse to attack without labels.
 
     Raises:
-        ConfigError: no tensor.
+        ConfigError: neither a tensor nor one ``Objects`` a sample.
     """
-    if not isinstance(truth, Tensor):
+    if isinstance(truth, Tensor):
+        return
+    listed = isinstance(truth, Sequence) and all(isinstance(each, Objects) for each in truth)
+    if not isinstance(truth, Sequence) or not listed:
         raise ConfigError(
             "an attack needs the truth of its input",
             got=type(truth).__name__,
-            expected="a tensor of stored label numbers, e.g. volume.truth[None]",
-            advice="where there are no labels, attack the victim's own answer: truth = victim.predict(x)",
+            expected="a tensor of stored label numbers, e.g. volume.truth[None]; for a detector one Objects a sample",
+            advice="put the objects of a picture into a list: [objects]"
+            if isinstance(truth, Objects)
+            else "where there are no labels, attack the victim's own answer: truth = victim.predict(x)",
+        )
+    if len(truth) != samples:
+        raise ConfigError(
+            "the truth is of another number of samples than the input",
+            got=len(truth),
+            expected=f"a list of {samples}, one Objects a sample",
         )
 
 
@@ -112,7 +125,7 @@ def check_finite(raw: Logits) -> None:
     Raises:
         VictimError: NaN or infinite logits.
     """
-    if not torch.isfinite(torch.stack(torch.aminmax(raw))).all():
+    if raw.numel() and not torch.isfinite(torch.stack(torch.aminmax(raw))).all():
         raise VictimError(
             "the victim answers NaN or infinity on the clean input",
             cause="broken weights, or a normalisation that divides by zero",
@@ -132,6 +145,8 @@ def check_answer(raw: Logits) -> None:
         VictimError: NaN or infinite logits, or probabilities.
     """
     check_finite(raw)
+    if raw.numel() == 0:  # no targets: a detector without proposals
+        return
     low, high = torch.aminmax(raw)
     if low < 0 or high > 1 or low == high:
         return
@@ -157,6 +172,8 @@ def check_steady(victim: Victim, x: Float[Tensor, "b c *s"], tolerance: float = 
         first, second = still(x), still(x)
     for answer in (first, second):
         check_finite(answer)
+    if first.numel() == 0 == second.numel():
+        return
     spread = (first.amax() - first.amin()).clamp(min=torch.finfo(first.dtype).tiny)
     difference = ((first - second).abs().amax() / spread).item()
     if not difference <= tolerance:
@@ -170,7 +187,7 @@ def check_steady(victim: Victim, x: Float[Tensor, "b c *s"], tolerance: float = 
 
 
 def silent_share(
-    victim: Victim, x: Float[Tensor, "b c *s"], truth: Int[Tensor, "b *s"], loss: Loss | str = cross_entropy
+    victim: Victim, x: Float[Tensor, "b c *s"], truth: Truth, loss: Loss | str = cross_entropy
 ) -> Float[Tensor, "b"]:
     """The share of the targets at whose logits a loss has no gradient at all: one forward, and none backward.
 

@@ -19,6 +19,7 @@ from medadv.attack.steps import State, Step
 from medadv.attack.threat import Image, Threat, ThreatModel
 from medadv.attack.victim import Passes, Victim, held_still
 from medadv.errors import ConfigError
+from medadv.objects import Truth
 
 SYNC_EVERY = 10
 """The host asks the device how it goes at most once in so many steps."""
@@ -67,8 +68,9 @@ class Adversarial:
     Attributes:
         x: the adversarial input, allowed by the threat model.
         merit: of ``x``; NaN where the last iterate was delivered unjudged (``keep="last"``).
-        trace: ``value`` and ``merit`` at each iterate that was judged, ``(n, b)``; NaN after a sample had left. Of an
-            attack made of attacks: one row for each part's input, as the common judge sees it.
+        trace: ``value`` and ``merit`` at each iterate that was judged, ``(n, b)``, and what else the goal notes; NaN
+            after a sample had left. Of an attack made of attacks: one row for each part's input, as the common judge
+            sees it.
         size: the share of the budget that ``x`` uses.
         zero_gradient_share: of the support, over all steps at which there was something left to gain. Of an attack made
             of attacks: that of the part, for each sample, whose input is delivered.
@@ -98,8 +100,9 @@ class Attack:
         step: how a gradient becomes a move.
         steps: how many, a whole number; at least one.
         start: where the first iterate is.
-        keep: ``"last"`` delivers the last iterate, as published FGSM and I-FGSM do; ``"best"`` the one of highest
-            merit, and lets samples leave when they are done.
+        keep: ``"last"`` delivers the last iterate, as published FGSM and I-FGSM do; ``"until done"`` the first at which
+            a sample is done, or else the last, as DAG does; ``"best"`` the one of highest merit, and lets samples leave
+            when they are done.
 
     Raises:
         ConfigError: no whole number of steps, or another word for ``keep``.
@@ -110,18 +113,22 @@ class Attack:
     step: Step
     steps: int
     start: Start = clean
-    keep: Literal["best", "last"] = "best"
+    keep: Literal["best", "last", "until done"] = "best"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", counted(self.steps))
-        if self.keep not in ("best", "last"):
-            raise ConfigError("an attack keeps its best iterate or its last", got=self.keep, expected="best or last")
+        if self.keep not in ("best", "last", "until done"):
+            raise ConfigError(
+                "an attack keeps its best iterate or its last",
+                got=self.keep,
+                expected='"best", "last", or "until done": the last, but of a sample that is done no more steps',
+            )
 
     def __call__(
         self,
         victim: Victim,
         x: Image,
-        truth: Int[Tensor, "b *s"],
+        truth: Truth,
         *,
         support: Bool[Tensor, "b c *s"] | None = None,
         rng: Rng | None = None,
@@ -131,7 +138,8 @@ class Attack:
         Args:
             victim: who is attacked. Its modules are in evaluation mode meanwhile, and restored.
             x: the clean input ``(b, c, *s)`` in stored units, float32 or float64.
-            truth: what the victim's ``targets`` understands, usually a label map.
+            truth: what the victim's ``targets`` understands: a label map, or for a detector a list of one ``Objects`` a
+                sample.
             support: where the input may change; None for its non-zero voxels.
             rng: one stream a sample; None for seed 0.
 
@@ -143,7 +151,7 @@ class Attack:
         began = time.perf_counter()
         checks.check_victim(victim)
         checks.check_input(x)
-        checks.check_truth(truth)
+        checks.check_truth(truth, len(x))
         if support is not None:
             checks.check_support(x, support)
         with held_still(victim.modules()):
@@ -175,7 +183,7 @@ class Attack:
         checks.refuse_broken(broken, step)
 
     def _begin(
-        self, victim: Victim, threat: ThreatModel, truth: Int[Tensor, "b *s"], rng: Rng, journal: _Journal
+        self, victim: Victim, threat: ThreatModel, truth: Truth, rng: Rng, journal: _Journal
     ) -> tuple[_Front, Judgement | None]:
         """All samples at their start, with a goal; and the first step's judgement where the clean answer serves."""
         x = threat.project(self.start(threat, rng.fork("start"))).requires_grad_()
@@ -187,15 +195,14 @@ class Attack:
         else:
             raw0 = raw.detach()  # a goal that held the graph would cancel its own gradient
         self.doubt(raw0)
+        journal.vacant = raw0.numel() == 0
         targets = victim.targets(truth)
         checks.check_labels(raw0, targets.labels)
         goal = self.objective.prepare(raw0, targets, rng.fork("objective"))
         front = _Front(torch.arange(len(x), device=x.device), x, victim, threat, goal, {})
         return front, None if raw is None else goal(raw, 0.0)
 
-    def _climb(
-        self, victim: Victim, threat: ThreatModel, truth: Int[Tensor, "b *s"], rng: Rng, journal: _Journal
-    ) -> _Best:
+    def _climb(self, victim: Victim, threat: ThreatModel, truth: Truth, rng: Rng, journal: _Journal) -> _Best:
         """All steps; the inputs to deliver."""
         front, judgement = self._begin(victim, threat, truth, rng, journal)
         best = _Best(threat.clean, torch.full_like(journal.zeros, torch.nan))
@@ -203,24 +210,32 @@ class Attack:
             if judgement is None:
                 judgement = front.goal(front.victim(front.x), k / self.steps)
             judgement, gradient = journal.climb(front, judgement)
-            if self.keep == "best":
-                best = best.or_better(front, judgement.merit)
+            best = self._kept(best, front, judgement.merit)
             if k % SYNC_EVERY == 0 or k == self.steps - 1:
                 done = judgement.done & front.threat.inside(front.x)
                 broken, leaving = torch.stack([journal.broken.any(), done.any()]).tolist()
                 if broken:
                     self.refuse(journal.broken, k)
-                if leaving and self.keep == "best":
+                if leaving and self.keep != "last":
                     stay = (~done).nonzero().flatten()
                     front, judgement, gradient = front.take(stay), judgement.take(stay), gradient[stay]
                     if len(stay) == 0:
                         return best
             state = State(front.x.detach(), gradient, judgement.value, k, self.steps, front.memory)
-            front, judgement = front.moved(self.step(state, front.threat)), None
-            del state, gradient  # whole volumes, not to be held during the next pass
+            moved = self.step(state, front.threat)
+            if self.keep == "until done":  # until the host asks again, who is done stands still
+                moved = replace(moved, x=torch.where(_wide(judgement.done, moved.x), state.x, moved.x))
+            front, judgement = front.moved(moved), None
+            del state, moved, gradient  # whole volumes, not to be held during the next pass
         if self.keep == "last":
             return replace(best, x=front.x.detach())
-        return best.or_better(front, journal.look(front).merit)
+        return self._kept(best, front, journal.look(front).merit)
+
+    def _kept(self, best: _Best, front: _Front, merit: Float[Tensor, "kept"]) -> _Best:
+        """What to deliver, were this the end; nothing yet where the last iterate will be."""
+        if self.keep == "last":
+            return best
+        return best.or_better(front, merit) if self.keep == "best" else best.replaced(front, merit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,9 +271,20 @@ class _Best:
         """Only an allowed input takes the place, and only a strictly better one."""
         old = self.merit[front.index]
         improves = front.threat.inside(front.x) & ((merit > old) | old.isnan())
-        chosen = improves.view(-1, *[1] * (self.x.ndim - 1))
-        x = self.x.index_copy(0, front.index, torch.where(chosen, front.x.detach(), self.x[front.index]))
-        return _Best(x, self.merit.index_copy(0, front.index, torch.where(improves, merit.to(old.dtype), old)))
+        x = torch.where(_wide(improves, self.x), front.x.detach(), self.x[front.index])
+        return self._with(front, x, torch.where(improves, merit.to(old.dtype), old))
+
+    def replaced(self, front: _Front, merit: Float[Tensor, "kept"]) -> _Best:
+        """Where the front stands, better or not."""
+        return self._with(front, front.x.detach(), merit.to(self.merit.dtype))
+
+    def _with(self, front: _Front, x: Image, merit: Float[Tensor, "kept"]) -> _Best:
+        return _Best(self.x.index_copy(0, front.index, x), self.merit.index_copy(0, front.index, merit))
+
+
+def _wide(sample: Bool[Tensor, "kept"], x: Image) -> Bool[Tensor, "kept ..."]:
+    """One answer a sample, for all its voxels."""
+    return sample.view(-1, *[1] * (x.ndim - 1))
 
 
 @dataclass(eq=False)
@@ -270,6 +296,8 @@ class _Journal:
     judged: Float[Tensor, "b"]
     broken: Bool[Tensor, "b"]
     passes: Passes
+    vacant: bool = False
+    """Whether the victim answers no target at all."""
 
     @classmethod
     def blank(cls, x: Image) -> _Journal:
@@ -279,9 +307,13 @@ class _Journal:
 
     def climb(self, front: _Front, judgement: Judgement) -> tuple[Judgement, Image]:
         """The judgement without its graph, and the gradient, where the front stands."""
-        checks.check_connected(judgement.value)
-        (gradient,) = torch.autograd.grad(judgement.value.sum(), front.x)
-        self.passes += front.victim.gradient_cost
+        if self.vacant:  # no targets, as of a detector without proposals: an outcome, and no reason to move
+            gradient = torch.zeros_like(front.x)
+            self.passes += front.victim.answer_cost
+        else:
+            checks.check_connected(judgement.value)
+            (gradient,) = torch.autograd.grad(judgement.value.sum(), front.x)
+            self.passes += front.victim.gradient_cost
         judgement = replace(judgement, value=judgement.value.detach())
         self.broken[front.index] |= ~torch.isfinite(gradient.flatten(1).sum(1) + judgement.value)
         contested = (~judgement.done).to(self.zeros.dtype)  # a zero gradient is no surprise where all is won
@@ -299,7 +331,7 @@ class _Journal:
         return judgement
 
     def _note(self, front: _Front, judgement: Judgement) -> None:
-        for name, number in (("value", judgement.value), ("merit", judgement.merit)):
+        for name, number in {"value": judgement.value, "merit": judgement.merit, **judgement.notes}.items():
             row = torch.full_like(self.zeros, torch.nan)
             row[front.index] = number.to(row.dtype)
-            self.trace[name].append(row)
+            self.trace.setdefault(name, []).append(row)

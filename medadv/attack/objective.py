@@ -8,8 +8,8 @@ iterate was best.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, Self, runtime_checkable
 
 import torch
@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from medadv.attack.losses import Logits, Loss, as_loss, cross_entropy
-from medadv.attack.relabel import Relabel
+from medadv.attack.relabel import Relabel, as_relabel
 from medadv.attack.rng import Rng
 from medadv.attack.targets import Targets
 from medadv.errors import ConfigError
@@ -35,15 +35,18 @@ class Judgement:
         value: to be ascended.
         merit: which iterate is better; comparable from step to step.
         done: whether there is nothing left to gain.
+        notes: what else the trace shall hold, by name.
     """
 
     value: Float[Tensor, "b"]
     merit: Float[Tensor, "b"]
     done: Bool[Tensor, "b"]
+    notes: Mapping[str, Float[Tensor, "b"]] = field(default_factory=dict)
 
     def take(self, index: Int[Tensor, "kept"]) -> Judgement:
         """The judgement of a part of the batch."""
-        return Judgement(self.value[index], self.merit[index], self.done[index])
+        notes = {name: numbers[index] for name, numbers in self.notes.items()}
+        return Judgement(self.value[index], self.merit[index], self.done[index], notes)
 
 
 @runtime_checkable
@@ -240,7 +243,7 @@ class Away:
 
     def __post_init__(self) -> None:
         as_loss(self.loss)
-        _check_labels(self.labels)
+        check_source(self.labels)
 
     def prepare(self, raw0: Logits, targets: Targets, rng: Rng) -> Contest:  # noqa: ARG002
         """Ascend the loss of the labels."""
@@ -275,14 +278,8 @@ class Towards:
 
     def __post_init__(self) -> None:
         as_loss(self.loss)
-        _check_labels(self.labels)
-        if not isinstance(self.relabel, Relabel):
-            raise ConfigError(
-                "a targeted attack has to know what to make of which voxels",
-                got=repr(self.relabel),
-                expected="erase(region), Turn(region, tissue) or another of medadv.attack.relabel",
-                advice=f'to make it vanish, give erase("{self.relabel}")' if isinstance(self.relabel, str) else None,
-            )
+        check_source(self.labels)
+        as_relabel(self.relabel)
         if self.merit is dice_lost:
             raise ConfigError(
                 "a targeted attack that loses Dice would keep the iterate farthest from the labels it wants",
@@ -298,6 +295,11 @@ class Towards:
         return Following(contest, targets, self.relabel, rng) if self.follow else contest
 
 
-def _check_labels(labels: object) -> None:
+def check_source(labels: object) -> None:
+    """Refuse labels that an attacker cannot have.
+
+    Raises:
+        ConfigError: neither ``"truth"`` nor ``"prediction"``.
+    """
     if labels not in ("truth", "prediction"):
         raise ConfigError("an attacker has no such labels", got=labels, expected='"truth" or "prediction"')

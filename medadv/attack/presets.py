@@ -7,14 +7,18 @@ function, or its name in ``LOSSES``; ``labels`` and ``region`` are those of ``Aw
 from __future__ import annotations
 
 from medadv.attack.budget import Budget
+from medadv.attack.exchange import Active, Exchange
 from medadv.attack.loop import Attack, counted, random
 from medadv.attack.losses import Loss, cross_entropy
 from medadv.attack.objective import Apart, Away, Labels, Towards, dice_lost
-from medadv.attack.relabel import Relabel
+from medadv.attack.relabel import Permute, Relabel
 from medadv.attack.steps import Momentum, Plain
 from medadv.attack.threat import Linf, Threat
+from medadv.attack.unbounded import Unbounded
 
 Amount = int | float | str | Budget | Threat
+
+_PERMUTED = Permute()
 
 
 def _threat(budget: Amount) -> Threat:
@@ -91,3 +95,24 @@ def klpgd(budget: Amount, steps: int = 10, size: float | None = None) -> Attack:
     Starts at random in the whole ball; their code starts beside the clean input, in steps of a tenth of the budget.
     """
     return Attack(_threat(budget), Apart(), Plain(size), steps, start=random, keep="last")
+
+
+def dag(
+    gamma: Amount = "0.5 0-255",
+    relabel: Relabel = _PERMUTED,
+    steps: int = 200,
+    *,
+    active: Active = "written",
+    tolerance: float = 0.0,
+    let_vanish: bool = False,
+    labels: Labels = "truth",
+) -> Attack:
+    """Dense adversary generation: steps of γ g / ‖g‖∞ until no target is active (Xie et al. 2017, arXiv:1703.08603).
+
+    ``gamma`` is the length of one step, or a whole threat: of pictures ``Unbounded("0.5 0-255", span=(0, 255))``, half
+    a grey level, as theirs. They take 150 steps in detection and 200 in segmentation; their code draws l' among the
+    classes that the picture lacks, ``Permute(absent=True)``, and pushes the ``"released"`` targets.
+    """
+    threat = gamma if isinstance(gamma, Threat) else Unbounded(Budget.parse(gamma))
+    objective = Exchange(relabel, active, tolerance, let_vanish, labels)
+    return Attack(threat, objective, Plain(1.0), steps, keep="until done")

@@ -7,15 +7,15 @@ loss would be ruled by voxels nobody asked about.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from medadv.attack.axes import as_tuple, dilated, each_axis, other_axes, whole
 from medadv.attack.losses import Logits
 from medadv.attack.rng import Rng
 from medadv.attack.targets import Targets
@@ -51,7 +51,9 @@ class Turn:
 
     def __call__(self, targets: Targets, raw: Logits, rng: Rng) -> Targets:  # noqa: ARG002
         """Relabel the region's targets; only they count."""
-        return targets.turned(self.source, self.into).within(targets.region(self.source) & targets.where)
+        numbers, into = targets.scheme.numbers, _number(targets, self.into)
+        table = {numbers[tissue]: into for tissue in targets.scheme.members(self.source)}
+        return _all_by(targets, table).within(targets.region(self.source) & targets.where)
 
 
 def erase(region: str) -> Turn:
@@ -73,8 +75,8 @@ class Fill:
 
     def __call__(self, targets: Targets, raw: Logits, rng: Rng) -> Targets:  # noqa: ARG002
         """Relabel all targets."""
-        wanted = torch.full_like(targets.truth, _number(targets, self.tissue))
-        return _counted(self.where, targets, targets.mapped(wanted))
+        into = _number(targets, self.tissue)
+        return counted(self.where, targets, _all_by(targets, dict.fromkeys(targets.scheme.numbers.values(), into)))
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class LeastLikely:
 
     def __call__(self, targets: Targets, raw: Logits, rng: Rng) -> Targets:  # noqa: ARG002
         """Relabel all targets."""
-        return _counted(self.where, targets, targets.labelled(targets.logits(raw).argmin(1)))
+        return counted(self.where, targets, targets.labelled(targets.logits(raw).argmin(1)))
 
 
 @dataclass(frozen=True)
@@ -124,21 +126,19 @@ class Permute:
 
     def __call__(self, targets: Targets, raw: Logits, rng: Rng) -> Targets:  # noqa: ARG002
         """Relabel all targets of the tissues that take part."""
-        numbers, truth = targets.scheme.numbers, targets.truth
+        numbers, samples = targets.scheme.numbers, len(targets.labels)
         if strange := set(self.into or ()) - set(numbers):
             raise ConfigError("these are no tissues of the labels", got=sorted(strange), expected=list(numbers))
-        wanted = truth.clone()
-        for label_map, new, generator in zip(truth, wanted, rng.fork("permutation").generators(), strict=True):
-            mapping = self.into or self._drawn(targets.scheme, label_map, generator)
-            for source, into in mapping.items():
-                new[label_map == numbers[source]] = numbers[into]
-        return _counted(self.where, targets, targets.mapped(wanted))
+        shown = targets.present() if self.absent else [frozenset[str]()] * samples
+        tables = []
+        for tissues, generator in zip(shown, rng.fork("permutation").generators(), strict=True):
+            mapping = self.into or self._drawn(targets.scheme, tissues, generator)
+            tables.append({numbers[source]: numbers[into] for source, into in mapping.items()})
+        return counted(self.where, targets, targets.renumbered(tables))
 
-    def _drawn(
-        self, scheme: LabelScheme, label_map: Int[Tensor, "*s"], generator: torch.Generator
-    ) -> Mapping[str, str]:
+    def _drawn(self, scheme: LabelScheme, shown: frozenset[str], generator: torch.Generator) -> Mapping[str, str]:
         tissues = [t for t in scheme.tissues if self.background or t != BACKGROUND]
-        choice = [t for t in tissues if not self.absent or not bool(scheme.mask(label_map, t).any())]
+        choice = [t for t in tissues if t not in shown]
         if len(choice) < (1 if self.absent else 2):
             raise ConfigError(
                 "there are too few tissues to permute",
@@ -175,17 +175,18 @@ class Grow:
     where: str = CHANGED
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "voxels", _whole(self.voxels))
-        if min(_tuple(self.voxels), default=-1) < 0:
+        object.__setattr__(self, "voxels", whole(self.voxels))
+        if min(as_tuple(self.voxels), default=-1) < 0:
             raise ConfigError("a region grows by whole voxels", got=self.voxels, expected="0 or more")
 
     def __call__(self, targets: Targets, raw: Logits, rng: Rng) -> Targets:  # noqa: ARG002
         """Relabel the rim."""
-        mask = targets.scheme.mask(targets.truth, self.region)
-        reach = _each_axis(self.voxels, mask)
-        rim = _dilated(mask, reach) & ~mask
-        wanted = torch.where(rim, _number(targets, self.into or self.region), targets.truth)
-        return _counted(self.where, targets, targets.mapped(wanted))
+        truth = label_map(targets)
+        mask = targets.scheme.mask(truth, self.region)
+        reach = each_axis(self.voxels, mask)
+        rim = dilated(mask, reach) & ~mask
+        wanted = torch.where(rim, _number(targets, self.into or self.region), truth)
+        return counted(self.where, targets, targets.mapped(wanted))
 
 
 @dataclass(frozen=True)
@@ -208,22 +209,23 @@ class Shift:
     where: str = CHANGED
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "by", _tuple(_whole(self.by)))
+        object.__setattr__(self, "by", as_tuple(whole(self.by)))
 
     def __call__(self, targets: Targets, raw: Logits, rng: Rng) -> Targets:  # noqa: ARG002
         """Relabel the old place and the new one."""
-        mask = targets.scheme.mask(targets.truth, self.region)
+        truth = label_map(targets)
+        mask = targets.scheme.mask(truth, self.region)
         if len(self.by) != mask.ndim - 1:
-            raise _other_axes(self.by, mask)
-        left = torch.where(mask, _number(targets, self.behind), targets.truth)
+            raise other_axes(self.by, mask)
+        left = torch.where(mask, _number(targets, self.behind), truth)
         axes = tuple(range(1, mask.ndim))
         arrived = torch.roll(mask, self.by, axes)
         for axis, n in zip(axes, self.by, strict=True):
             size = mask.shape[axis]
             beyond = min(abs(n), size)  # rolled in from the other side
             arrived.narrow(axis, 0 if n > 0 else size - beyond, beyond).fill_(False)
-        wanted = torch.where(arrived, torch.roll(targets.truth, self.by, axes), left)
-        return _counted(self.where, targets, targets.mapped(wanted))
+        wanted = torch.where(arrived, torch.roll(truth, self.by, axes), left)
+        return counted(self.where, targets, targets.mapped(wanted))
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,25 +247,42 @@ class Draw:
         Raises:
             ConfigError: a map or a mask of another shape than the label map of the batch.
         """
+        truth = label_map(targets)
         masks = {} if isinstance(self.where, str) else {"where": self.where}
         for name, drawn in ({"truth": self.truth} | masks).items():
-            if drawn.shape != targets.truth.shape:
-                without = drawn.shape == targets.truth.shape[1:] and len(targets.truth) == 1
+            if drawn.shape != truth.shape:
+                without = drawn.shape == truth.shape[1:] and len(truth) == 1
                 raise ConfigError(
                     f"what is drawn has another shape than the label map: Draw.{name}",
                     got=tuple(drawn.shape),
-                    expected=tuple(targets.truth.shape),
+                    expected=tuple(truth.shape),
                     advice=f"the batch axis comes first: {name}[None]" if without else None,
                 )
         wanted = targets.mapped(self.truth)
         if isinstance(self.where, str):
-            return _counted(self.where, targets, wanted)
+            return counted(self.where, targets, wanted)
         where = self.where.unsqueeze(1).expand_as(wanted.labels) if targets.grouped else self.where
         return wanted.within(where & targets.where)
 
 
-def _counted(where: str, targets: Targets, wanted: Targets) -> Targets:
-    """The wanted labels, and where they count."""
+def as_relabel(relabel: object) -> Relabel:
+    """What relabels, or advice.
+
+    Raises:
+        ConfigError: it does not relabel.
+    """
+    if not isinstance(relabel, Relabel):
+        raise ConfigError(
+            "a targeted attack has to know what to make of which voxels",
+            got=repr(relabel),
+            expected="erase(region), Turn(region, tissue) or another of medadv.attack.relabel",
+            advice=f'to make it vanish, give erase("{relabel}")' if isinstance(relabel, str) else None,
+        )
+    return relabel
+
+
+def counted(where: str, targets: Targets, wanted: Targets) -> Targets:
+    """The wanted labels, and where they count: ``"changed"``, ``"everywhere"``, or in a region or tissue."""
     if where == EVERYWHERE:
         return wanted.within(targets.where)
     if where != CHANGED:
@@ -274,39 +293,25 @@ def _counted(where: str, targets: Targets, wanted: Targets) -> Targets:
     return wanted.within(differs & targets.where)
 
 
+def label_map(targets: Targets) -> Int[Tensor, "b *s"]:
+    """The label map of targets that are labelled by one.
+
+    Raises:
+        ConfigError: they are labelled by objects.
+    """
+    if not isinstance(targets.truth, Tensor):
+        raise ConfigError(
+            "this goal draws on a label map, and the victim's truth is objects",
+            expected="a goal that renames: erase, Turn, Fill, Permute, LeastLikely or Rank",
+        )
+    return targets.truth
+
+
+def _all_by(targets: Targets, table: Mapping[int, int]) -> Targets:
+    """Every sample renumbered by the same table."""
+    return targets.renumbered([table] * len(targets.labels))
+
+
 def _number(targets: Targets, name: str) -> int:
     """The stored number of a tissue, or of a region's first."""
     return targets.scheme.numbers[targets.scheme.members(name)[0]]
-
-
-def _whole(numbers: object) -> int | tuple[int, ...]:
-    """One whole number, or a tuple of them."""
-    several = isinstance(numbers, Sequence) and not isinstance(numbers, str)
-    each = tuple(numbers) if isinstance(numbers, Sequence) and several else (numbers,)
-    if not each or not all(isinstance(n, int) and not isinstance(n, bool) for n in each):
-        raise ConfigError("voxels are counted in whole numbers, one an axis", got=repr(numbers), expected="(4, 0, 0)")
-    return each if several else each[0]
-
-
-def _tuple(numbers: int | tuple[int, ...]) -> tuple[int, ...]:
-    return numbers if isinstance(numbers, tuple) else (numbers,)
-
-
-def _each_axis(numbers: int | tuple[int, ...], mask: Bool[Tensor, "b *s"]) -> tuple[int, ...]:
-    each = numbers if isinstance(numbers, tuple) else (numbers,) * (mask.ndim - 1)
-    if len(each) != mask.ndim - 1:
-        raise _other_axes(each, mask)
-    return each
-
-
-def _other_axes(numbers: tuple[int, ...], mask: Tensor) -> ConfigError:
-    return ConfigError("the image has another number of axes", got=list(numbers), expected=f"{mask.ndim - 1} numbers")
-
-
-def _dilated(mask: Bool[Tensor, "b *s"], reach: Sequence[int]) -> Bool[Tensor, "b *s"]:
-    """The voxels within reach of a mask along each axis: one maximum an axis, since a box is a product of lines."""
-    for axis, n in enumerate(reach, 1):
-        lines = mask.movedim(axis, -1)
-        flat = lines.reshape(1, -1, lines.shape[-1]).float()
-        mask = (F.max_pool1d(flat, 2 * n + 1, 1, n) > 0).view(lines.shape).movedim(-1, axis)
-    return mask

@@ -1,17 +1,19 @@
 """Everything is a set of classified targets (Xie et al. 2017): a voxel, a voxel of a region, a pixel, a proposal.
 
-Each target has logits over classes and a label. A victim says what a label map means for its own targets; losses and
-objectives see nothing else, and so serve them all.
+Each target has logits over classes and a label. A victim says what a truth means for its own targets, a label map or
+objects; losses and objectives see nothing else, and so serve them all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol, Self, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from medadv.labels import LabelScheme
+from medadv.objects import Truth
 
 
 @runtime_checkable
@@ -34,8 +36,8 @@ class Targets(Protocol):
         ...
 
     @property
-    def truth(self) -> Int[Tensor, "b *s"]:
-        """The label map that they are labelled by, in stored numbers: the expert's, or the victim's own answer."""
+    def truth(self) -> Truth:
+        """What they are labelled by, in stored numbers: a label map or objects, the expert's or the victim's own."""
         ...
 
     @property
@@ -56,15 +58,26 @@ class Targets(Protocol):
         ...
 
     def region(self, name: str) -> Bool[Tensor, "b *targets"]:
-        """The targets that the label map assigns to a region or tissue."""
+        """The targets that the truth assigns to a region or tissue."""
         ...
 
-    def turned(self, source: str, into: str) -> Self:
-        """The targets as they would be labelled if a region were of another tissue."""
+    def present(self) -> list[frozenset[str]]:
+        """The tissues that the truth of each sample shows."""
+        ...
+
+    def renumbered(self, tables: Sequence[Mapping[int, int]]) -> Self:
+        """The targets as they would be labelled if the truth had other numbers: one table a sample, number → number.
+
+        All numbers change at once; those that a table does not name stay.
+        """
         ...
 
     def mapped(self, truth: Int[Tensor, "b *s"]) -> Self:
-        """The targets as another label map would label them."""
+        """The targets as another label map would label them.
+
+        Raises:
+            ConfigError: they are not labelled by a label map.
+        """
         ...
 
     def labelled(self, labels: Int[Tensor, "b *targets"]) -> Self:

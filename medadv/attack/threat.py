@@ -8,7 +8,7 @@ precision.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -77,34 +77,72 @@ class Threat(Protocol):
         ...
 
 
+Legal = Literal["clean"] | tuple[float, float] | None
+"""The range of legal intensities: from the minimum to the maximum of each modality's support, a pair, or none."""
+
+
 @dataclass(frozen=True)
-class Linf:
-    """Every voxel may change by at most the budget of its modality (Goodfellow et al. 2015, arXiv:1412.6572).
+class Budgeted:
+    """What threats have in common: an amount, a legal range, and what a unit is worth.
 
     Attributes:
         budget: how much; a text or a number is read by ``Budget.parse``.
         legal: the range of legal intensities: ``"clean"`` for the minimum to maximum of each modality's support, a pair
             in stored units, or None.
+        span: the range that 255 grey levels share where ``legal`` is no pair: ``(0, 255)`` of pictures; None for the
+            support's minimum to maximum.
 
     Raises:
         BudgetError: a budget that cannot be read.
-        ConfigError: a legal range that is none.
+        ConfigError: a legal range or a span that is none.
     """
 
     budget: Budget
-    legal: Literal["clean"] | tuple[float, float] | None = "clean"
+    legal: Legal = "clean"
+    span: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "budget", Budget.parse(self.budget))
-        if isinstance(self.legal, list):
-            object.__setattr__(self, "legal", tuple(self.legal))
-        pair = isinstance(self.legal, tuple) and len(self.legal) == 2 and self.legal[0] <= self.legal[1]
-        if not pair and self.legal not in ("clean", None):
+        for name in ("legal", "span"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not _is_pair(self.legal) and self.legal not in ("clean", None):
             raise ConfigError(
                 "this is no legal range",
                 got=self.legal,
                 expected='"clean", a pair (lowest, highest) in stored units, or None',
             )
+        if self.span is not None and not (_is_pair(self.span) and self.span[0] < self.span[1]):
+            raise ConfigError("grey levels share no such range", got=self.span, expected="(0, 255), or None")
+
+    def scales(self, x0: Image, support: Bool[Tensor, "b c *s"]) -> Scales:
+        """What each unit is worth around these inputs."""
+        return Scales(x0, support, self.legal if isinstance(self.legal, tuple) else self.span)
+
+    def scaled(self, factor: float) -> Self:
+        """The same threat with so many times the budget."""
+        return replace(self, budget=self.budget.scaled(factor))
+
+    def range(self, clean: Float[Tensor, "*s"], where: Bool[Tensor, "*s"]) -> tuple[float, float]:
+        """The lowest and the highest legal intensity of one modality of one sample."""
+        if self.legal is None or not where.any():
+            return -torch.inf, torch.inf
+        if self.legal == "clean":
+            low, high = torch.where(where, clean, torch.inf).amin(), torch.where(where, clean, -torch.inf).amax()
+            return low.item(), high.item()
+        return self.legal
+
+
+def _is_pair(numbers: object) -> bool:
+    return isinstance(numbers, tuple) and len(numbers) == 2 and bool(numbers[0] <= numbers[1])
+
+
+@dataclass(frozen=True)
+class Linf(Budgeted):
+    """Every voxel may change by at most the budget of its modality (Goodfellow et al. 2015, arXiv:1412.6572).
+
+    Attributes and errors are those of ``Budgeted``.
+    """
 
     def __call__(self, x0: Image, support: Bool[Tensor, "b c *s"]) -> Box:
         """The box around ``x0``: ball and legal range inside the support, ``x0`` itself outside."""
@@ -113,28 +151,16 @@ class Linf:
         for i in range(x0.shape[0]):
             for j in range(x0.shape[1]):  # a channel at a time: float64 copies of a whole volume would cost memory
                 clean, where = x0[i, j], support[i, j]
-                low, high = self._range(clean, where)
+                low, high = self.range(clean, where)
                 reach = radius[i, j] * where
                 lower[i, j] = _lowest(clean, reach, low)
                 upper[i, j] = -_lowest(-clean, reach, -high)
-        zeros = bool(((lower <= 0) & (upper >= 0) & ((x0 != 0) | x0.signbit())).any())
-        return Box(x0, lower, upper, radius, support, zeros)
+        return Box(x0, lower, upper, radius, support, can_reach_zero(x0, lower, upper))
 
-    def scales(self, x0: Image, support: Bool[Tensor, "b c *s"]) -> Scales:
-        """What each unit is worth around these inputs."""
-        return Scales(x0, support, self.legal if isinstance(self.legal, tuple) else None)
 
-    def scaled(self, factor: float) -> Linf:
-        """The same threat with so many times the budget."""
-        return replace(self, budget=self.budget.scaled(factor))
-
-    def _range(self, clean: Float[Tensor, "*s"], where: Bool[Tensor, "*s"]) -> tuple[float, float]:
-        if self.legal is None or not where.any():
-            return -torch.inf, torch.inf
-        if self.legal == "clean":
-            low, high = torch.where(where, clean, torch.inf).amin(), torch.where(where, clean, -torch.inf).amax()
-            return low.item(), high.item()
-        return self.legal
+def can_reach_zero(clean: Image, lower: Image, upper: Image) -> bool:
+    """Whether any voxel between two bounds could become zero that is not, or is -0.0."""
+    return bool(((lower <= 0) & (upper >= 0) & ((clean != 0) | clean.signbit())).any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,12 +220,12 @@ class Box:
         voxels = self.support.flatten(1).sum(1)
         return ((gradient == 0) & self.support).flatten(1).sum(1) / voxels.clamp(min=1)
 
-    def take(self, index: Int[Tensor, "kept"]) -> Box:
+    def take(self, index: Int[Tensor, "kept"]) -> Self:
         """The same for a part of the batch."""
         clean, lower, upper, radius, support = (
             t[index] for t in (self.clean, self.lower, self.upper, self.radius, self.support)
         )
-        return Box(clean, lower, upper, radius, support, self.zeros)
+        return type(self)(clean, lower, upper, radius, support, self.zeros)
 
 
 def _lowest(clean: Float[Tensor, "*s"], reach: Float[Tensor, "*s"], low: float) -> Float[Tensor, "*s"]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from medadv.attack.rng import Rng
 from medadv.attack.targets import Targets
+from medadv.objects import Truth
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Victim(Protocol):
         """The victim of a part of the batch."""
         ...
 
-    def targets(self, truth: Int[Tensor, "b *s"]) -> Targets:
+    def targets(self, truth: Truth) -> Targets:
         """What the truth says of this victim's own targets."""
         ...
 
@@ -59,8 +60,8 @@ class Victim(Protocol):
         """Logits, never probabilities."""
         ...
 
-    def predict(self, x: Float[Tensor, "b c *s"]) -> Int[Tensor, "b *s"]:
-        """The deployed answer, with everything fresh; for scoring only."""
+    def predict(self, x: Float[Tensor, "b c *s"]) -> Truth:
+        """The deployed answer, with everything fresh: label maps or objects; for scoring only."""
         ...
 
     def modules(self) -> Iterable[nn.Module]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from medadv.attack import checks
@@ -23,6 +23,7 @@ from medadv.attack.rng import Rng
 from medadv.attack.threat import Image, Threat
 from medadv.attack.victim import Victim, held_still
 from medadv.errors import ConfigError, VictimError
+from medadv.objects import Truth
 
 DICE_LOST = Away(merit=dice_lost)
 """The judge who is not told otherwise: 1 - Dice with the truth."""
@@ -41,7 +42,7 @@ class Attacker(Protocol):
         self,
         victim: Victim,
         x: Image,
-        truth: Int[Tensor, "b *s"],
+        truth: Truth,
         *,
         support: Bool[Tensor, "b c *s"] | None = None,
         rng: Rng | None = None,
@@ -72,7 +73,7 @@ class _Judged(ABC):
         self,
         victim: Victim,
         x: Image,
-        truth: Int[Tensor, "b *s"],
+        truth: Truth,
         *,
         support: Bool[Tensor, "b c *s"] | None = None,
         rng: Rng | None = None,
@@ -85,7 +86,7 @@ class _Judged(ABC):
         began = time.perf_counter()
         checks.check_victim(victim)
         checks.check_input(x)
-        checks.check_truth(truth)
+        checks.check_truth(truth, len(x))
         rng = rng or Rng.seeded(0, len(x))
         parts = []
         for attack, attacked, streams in self._runs(victim, rng):
@@ -102,7 +103,7 @@ class _Judged(ABC):
         self,
         victim: Victim,
         x: Image,
-        truth: Int[Tensor, "b *s"],
+        truth: Truth,
         support: Bool[Tensor, "b c *s"] | None,
         rng: Rng,
         parts: Sequence[Adversarial],

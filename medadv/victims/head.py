@@ -6,7 +6,7 @@ region into "outside" and "inside". A two-class softmax of (0, z) is the sigmoid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, runtime_checkable
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from medadv.errors import ConfigError, VictimError
 from medadv.labels import BACKGROUND, LabelScheme
+from medadv.objects import Truth
 
 SURE = 30.0
 """A logit beyond doubt: the odds are e**30."""
@@ -223,12 +224,18 @@ class Voxels:
     only: str | None = None
 
     @classmethod
-    def of(cls, head: Head, truth: Int[Tensor, "b *s"], only: str | None = None) -> Voxels:
+    def of(cls, head: Head, truth: Truth, only: str | None = None) -> Voxels:
         """All voxels, as a label map has them.
 
         Raises:
-            VictimError: the label map holds numbers that the head's scheme does not know.
+            VictimError: no label map, or one that holds numbers that the head's scheme does not know.
         """
+        if not isinstance(truth, Tensor):
+            raise VictimError(
+                "a segmentation is attacked by a label map, and this truth is a list of objects",
+                expected="(b, *s): the stored label number of each voxel",
+                advice="give volume.truth[None]; lists of objects are for detectors",
+            )
         if unknown := head.scheme.unknown(truth):
             raise VictimError(
                 "the label map holds numbers that the victim does not know",
@@ -269,10 +276,18 @@ class Voxels:
         mask = self.scheme.mask(self.truth, name)
         return mask if self.only is not None else self.head.spread(mask)
 
-    def turned(self, source: str, into: str) -> Voxels:
-        """As if a region were of another tissue."""
-        number = self.scheme.numbers[self.scheme.members(into)[0]]
-        return self.mapped(torch.where(self.scheme.mask(self.truth, source), number, self.truth))
+    def present(self) -> list[frozenset[str]]:
+        """The tissues that each sample's label map shows."""
+        numbers = [set(torch.unique(sample).tolist()) for sample in self.truth]
+        return [frozenset(t for t, number in self.scheme.numbers.items() if number in shown) for shown in numbers]
+
+    def renumbered(self, tables: Sequence[Mapping[int, int]]) -> Voxels:
+        """As a label map of other numbers would have them: number → number, one table a sample."""
+        truth = self.truth.clone()
+        for before, after, table in zip(self.truth, truth, tables, strict=True):
+            for number, into in table.items():
+                after[before == number] = into
+        return self.mapped(truth)
 
     def mapped(self, truth: Int[Tensor, "b *s"]) -> Voxels:
         """As another label map would have them.

@@ -21,6 +21,7 @@ from medadv.attack.rng import Rng
 from medadv.attack.victim import Passes, held_still
 from medadv.errors import ConfigError, VictimError
 from medadv.labels import LabelScheme
+from medadv.objects import Truth
 from medadv.victims.combine import passes
 from medadv.victims.head import Head, Voxels
 from medadv.victims.memory import is_full
@@ -187,11 +188,11 @@ class Segmenter:
         """The same for every part of a batch."""
         return self
 
-    def targets(self, truth: Int[Tensor, "b *s"]) -> Voxels:
+    def targets(self, truth: Truth) -> Voxels:
         """Every voxel with its label.
 
         Raises:
-            VictimError: the label map holds numbers that the victim's scheme does not know.
+            VictimError: no label map, or one that holds numbers that the victim's scheme does not know.
         """
         return Voxels.of(self.head, truth)
 
