@@ -207,14 +207,16 @@ def score(
         from rich.console import Console
 
         from medadv.study.load import load_study
+        from medadv.study.metrics import METRICS
         from medadv.study.progress import watching
         from medadv.study.returned import scheme_of, score_returned
 
         with watching(Console()) as watch:
             whole, told = load_study(study, overrides or ()), scheme_of(scheme) if scheme else None
             came = score_returned(whole, segmentations, key, victim, scheme=told, runs=runs, watch=watch)
-            dice = ", ".join(f"{region} {value:.3f}" for region, value in came.clean.items())
-            watch.say(f"{victim}: {came.scored} segmentations scored; mean Dice on clean files: {dice or 'none'}")
+            words = METRICS[came.metric].words
+            clean = ", ".join(f"{region} {value:.3f}" for region, value in came.clean.items())
+            watch.say(f"{victim}: {came.scored} segmentations scored; mean {words} on clean files: {clean or 'none'}")
         if came.missing:
             shown = ", ".join(came.missing[:10]) + (" …" if len(came.missing) > 10 else "")
             typer.echo(f"{len(came.missing)} segmentations did not come back: {shown}", err=True)

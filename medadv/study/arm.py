@@ -59,11 +59,16 @@ class Arm:
 
     def deletions(self, region: str) -> int:
         """In how many cases nothing is predicted although the expert drew the region."""
-        return sum(s.truth > 0 and s.predicted == 0 for s in self.scores(region).values())
+        return sum(s.truth > 0 and s.predicted == 0 for s in self._counts(region))
 
     def hallucinations(self, region: str) -> int:
         """In how many cases the region is predicted although the expert drew none."""
-        return sum(s.truth == 0 and s.predicted > 0 for s in self.scores(region).values())
+        return sum(s.truth == 0 and s.predicted > 0 for s in self._counts(region))
+
+    def _counts(self, region: str) -> list[Score]:
+        """One score of each case: whatever the metric, its counts are the same."""
+        found = ([s for s in record.scores if s.region == region] for record in self.records.values())
+        return [scores[0] for scores in found if scores]
 
 
 def arms_of(records: Sequence[Record]) -> tuple[Arm, ...]:

@@ -1,4 +1,4 @@
-"""How like its clean self an image still looks: SSIM and PSNR of each modality.
+"""How like its clean self an image still looks: SSIM and PSNR of each modality, and how large a picture's change is.
 
 MONAI's SSIM convolves with the full three-dimensional window, five seconds for a modality of BraTS size on a CPU. A
 Gaussian is separable; three passes along the axes give the same number in less than a third of the time.
@@ -16,7 +16,7 @@ from scipy.ndimage import correlate1d
 from torch import Tensor
 
 from medadv.errors import CaseError, ConfigError, Reason
-from medadv.study.records import Fidelity
+from medadv.study.records import Distortion, Fidelity
 
 WINDOW, WIDTH = 11, 1.5
 """The Gaussian window of Wang et al. 2004: voxels along an axis, and standard deviation."""
@@ -28,16 +28,21 @@ Volume = npt.NDArray[np.float32]
 
 
 def fidelity(
-    clean: Float[Tensor, "c *s"], adversarial: Float[Tensor, "c *s"], modalities: Sequence[str]
+    clean: Float[Tensor, "c *s"],
+    adversarial: Float[Tensor, "c *s"],
+    modalities: Sequence[str],
+    data_range: float | None = None,
 ) -> list[Fidelity]:
     """SSIM (Wang et al. 2004, eq. 13) and PSNR (dB) of each modality over the whole image.
 
-    The data range of both is the maximum minus the minimum of the clean modality's non-zero voxels. The window has 11
-    voxels along an axis, or the largest odd number that the axis holds. An unchanged modality has SSIM 1 and no PSNR.
+    The data range of both is the maximum minus the minimum of the clean modality's non-zero voxels, or is given: 255 of
+    a picture. The window has 11 voxels along an axis, or the largest odd number that the axis holds. An unchanged
+    modality has SSIM 1 and no PSNR.
 
     Args:
         clean, adversarial: the same image in stored units, 2-D or 3-D.
         modalities: one name a channel.
+        data_range: of every modality, in stored units; None for each one's own.
 
     Raises:
         ConfigError: shapes or names do not fit each other.
@@ -49,14 +54,38 @@ def fidelity(
             got=f"{tuple(clean.shape)}, {tuple(adversarial.shape)}, {list(modalities)}",
         )
     pairs = zip(modalities, clean.cpu().numpy(), adversarial.cpu().numpy(), strict=True)
-    return [_alike(name, before, after) for name, before, after in pairs]
+    return [_alike(name, before, after, data_range) for name, before, after in pairs]
 
 
-def _alike(modality: str, clean: Volume, adversarial: Volume) -> Fidelity:
+def distortion(
+    clean: Float[Tensor, "c *s"], adversarial: Float[Tensor, "c *s"], data_range: float = 255.0
+) -> Distortion:
+    """How large the perturbation of a picture is: perceptibility (Xie et al. 2017, section 3.4), L∞ and L2 norm.
+
+    Args:
+        clean, adversarial: the same picture in stored units, a channel a colour.
+        data_range: in stored units; perceptibility is in shares of it.
+
+    Raises:
+        ConfigError: pictures of different shapes.
+    """
+    if clean.shape != adversarial.shape:
+        raise ConfigError(
+            "a distortion is between two pictures of one shape",
+            got=f"{tuple(clean.shape)}, {tuple(adversarial.shape)}",
+        )
+    change = adversarial.cpu().double() - clean.cpu().double()
+    squared = (change / data_range).square().sum(0).mean().item()
+    return Distortion(
+        perceptibility=math.sqrt(squared), linf=change.abs().max().item(), l2=change.square().sum().sqrt().item()
+    )
+
+
+def _alike(modality: str, clean: Volume, adversarial: Volume, data_range: float | None) -> Fidelity:
     if np.array_equal(clean, adversarial):
         return Fidelity(modality=modality, ssim=1.0, psnr_db=None)
     inside = clean[clean != 0]
-    width = float(inside.max()) - float(inside.min()) if inside.size else 0.0
+    width = data_range or (float(inside.max()) - float(inside.min()) if inside.size else 0.0)
     if not width:
         raise CaseError(Reason.CONSTANT_MODALITY, f"the data range of {modality} is zero")
     # In units of the data range, whatever the stored scale: squares of large float32 voxels overflow.

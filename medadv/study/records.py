@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict
 
 from medadv.atomic import UNFINISHED, write_text
 from medadv.errors import RunError
+from medadv.study.metrics import MetricName
+from medadv.study.object_list import ObjectList
 
 SCHEMA = 2
 
@@ -26,7 +28,13 @@ RETURNED = "returned"
 """The folder that names the cells of victims outside, a file a victim."""
 
 POLICY = "strict"
-"""How empty regions are scored. Both empty: Dice 1, distance 0. One empty: Dice 0, distance the image's diagonal."""
+"""How empty regions are scored. Both empty: a share 1, distance 0. One empty: a share 0, distance the image's diagonal.
+
+An image without objects has recall 1: nothing was missed.
+"""
+
+ALL = "all"
+"""The region of what is scored over all classes: their mean, or of objects all of them pooled."""
 
 
 class _Row(BaseModel):
@@ -37,17 +45,19 @@ class Score(_Row):
     """One number about one case: of the file, and beside it of the voxels in memory.
 
     Attributes:
-        region: a region or tissue of the label scheme.
-        metric: ``dice`` (share) or ``hd95`` (mm).
-        policy: how empty regions are scored; ``strict``: both empty 1 (0 mm), one empty 0 (the image's diagonal).
+        region: a region or tissue of the label scheme, or ``ALL`` of them.
+        metric: ``dice``, ``iou``, ``recall`` (shares), ``hd95`` (mm, pixels) or ``false positives`` (a count).
+        policy: how empty regions are scored; see ``POLICY``.
         value: the score of the delivered file, read again and predicted anew.
         computed: the score of the same voxels in memory.
-        truth, predicted, hit: voxel counts of the delivered file's prediction, from which any policy can be computed.
+        truth, predicted, hit: voxel counts of the delivered file's prediction, from which any policy can be computed;
+            of objects: those to be found, those reported (beside difficult ones), and those found.
         attack: of a worst case, the condition that it was found under; None of anything else.
+        eight_bit: the score of the delivered picture's 8-bit copy, rounded and clipped; None where there is none.
     """
 
     region: str
-    metric: Literal["dice", "hd95"]
+    metric: MetricName
     policy: str
     value: float
     computed: float
@@ -55,6 +65,7 @@ class Score(_Row):
     predicted: int
     hit: int
     attack: str | None = None
+    eight_bit: float | None = None
 
 
 class Fidelity(_Row):
@@ -63,6 +74,20 @@ class Fidelity(_Row):
     modality: str
     ssim: float
     psnr_db: float | None
+
+
+class Distortion(_Row):
+    """How large the perturbation of a picture is, over all its pixels and channels.
+
+    Attributes:
+        perceptibility: sqrt(mean over pixels of ‖r‖²), r the pixel's change over its channels as a share of the range
+            (Xie et al. 2017, section 3.4); 1 to 3 thousandths of their attacks.
+        linf, l2: the largest change and the Euclidean norm, in stored units.
+    """
+
+    perceptibility: float
+    linf: float
+    l2: float
 
 
 Role = Literal["clean", "control", "attack"]
@@ -123,6 +148,8 @@ class Record(_Row):
         savings: what was done to need less memory: no change but of rounding.
         agreement: the share of voxels on which the differentiated way and the predictor that is scored decide alike
             on the delivered voxels; None where they are one.
+        distortion: of a picture; None of a volume, whose modalities share no unit.
+        found, objects: of a detector, what it reports on the delivered file, and what the expert drew; else None.
     """
 
     schema_version: int = SCHEMA
@@ -145,6 +172,9 @@ class Record(_Row):
     effort: Effort | None
     fidelity: list[Fidelity]
     scores: list[Score]
+    distortion: Distortion | None = None
+    found: ObjectList | None = None
+    objects: ObjectList | None = None
 
 
 class ReturnedCell(NamedTuple):

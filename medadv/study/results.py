@@ -113,8 +113,9 @@ class Results:
 
     @property
     def metric(self) -> Metric:
-        """The metric of the primary comparisons; Dice where none was declared."""
-        return METRICS[next((row.metric for row in self.comparisons if row.family == "primary"), "dice")]
+        """The metric of the primary comparisons; the first that was compared where none was declared."""
+        primary = [row.metric for row in self.comparisons if row.family == "primary"]
+        return METRICS[next(iter([*primary, *(row.metric for row in self.comparisons)]), "dice")]
 
     @property
     def versions(self) -> dict[str, tuple[str, ...]]:

@@ -23,6 +23,7 @@ from medadv.errors import CaseError, ConfigError, Reason, RunError
 from medadv.labels import SCHEMES, LabelScheme
 from medadv.study.export import ExportKey, Opened, read_key
 from medadv.study.folder import versions
+from medadv.study.metrics import MetricName, in_order
 from medadv.study.progress import Silent, Watch
 from medadv.study.records import (
     RETURNED,
@@ -39,6 +40,7 @@ from medadv.study.records import (
 from medadv.study.run import finish
 from medadv.study.scores import rows, score
 from medadv.study.spec import NAME, RESERVED, Study
+from medadv.study.stats import occurring
 from medadv.vocabulary import declared_scheme
 
 ENDINGS = (".nii.gz", ".nii")
@@ -52,13 +54,15 @@ class Returned:
         folder: the run's folder.
         scored: how many segmentations count now, earlier ones of the same victim among them.
         missing: the ids of the key that no segmentation came back for.
-        clean: region → mean Dice on the clean files: low where label numbers were misunderstood.
+        clean: region → mean score on the clean files: low where label numbers were misunderstood.
+        metric: which score: Dice, or the first one of a study without it.
     """
 
     folder: Path
     scored: int
     missing: tuple[str, ...]
     clean: Mapping[str, float]
+    metric: MetricName
 
 
 def score_returned(
@@ -107,7 +111,9 @@ def score_returned(
     records = _scored(_Room(opened, victim, scheme), {name: sources[name] for name in files}, files, watch)
     count = _taken_in(records, victim, place)
     finish(place, watch)
-    return Returned(place, count, tuple(sorted(set(told.ids) - set(files))), _clean(place, victim))
+    mine = [record for record in present_records(place) if record.victim == victim]
+    metric = occurring(mine)[0]
+    return Returned(place, count, tuple(sorted(set(told.ids) - set(files))), _clean(mine, metric), metric)
 
 
 def scheme_of(text: str) -> LabelScheme:
@@ -153,7 +159,8 @@ class _Room:
         answer = self.scheme.translate(prediction, case.scheme)
         assert volume.truth is not None  # read_labelled
         regions = source.inputs["regions"]
-        measures = score(answer, volume.truth, case.scheme, volume.spacing, regions)
+        metrics = in_order(row.metric for row in source.scores)
+        measures = score(answer, volume.truth, case.scheme, volume.spacing, regions, metrics)
         inputs: dict[str, Any] = {
             "source": {"victim": source.victim, "condition": source.condition, "key": source.key},
             "segmentation": label_digest(replace(volume, truth=answer)),
@@ -178,6 +185,7 @@ class _Room:
                 "fold": None,
                 "agreement": None,
                 "savings": (),
+                "found": None,
                 "scores": rows(measures, measures),
             }
         )
@@ -307,12 +315,12 @@ _ADVICE = {
 }
 
 
-def _clean(folder: Path, victim: str) -> dict[str, float]:
-    """Region → mean Dice on the clean files."""
+def _clean(records: Sequence[Record], metric: MetricName) -> dict[str, float]:
+    """Region → mean score on the clean files."""
     found: defaultdict[str, list[float]] = defaultdict(list)
-    for record in present_records(folder):
-        if record.victim == victim and record.presented.role == "clean":
+    for record in records:
+        if record.presented.role == "clean":
             for row in record.scores:
-                if row.metric == "dice":
+                if row.metric == metric:
                     found[row.region].append(row.value)
     return {region: fmean(values) for region, values in found.items()}

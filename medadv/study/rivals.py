@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import Literal
 
 from medadv.study.judgement import Judgement
+from medadv.study.metrics import METRICS, MetricName
 from medadv.study.pairs import Pairs
 from medadv.study.records import Presented, Record
 from medadv.study.signed_rank import signed_rank
@@ -23,12 +23,11 @@ from medadv.study.stats import (
     adjusted,
     answer,
     arranged,
+    occurring,
     order,
     told,
 )
 from medadv.study.worst import worst_cases
-
-METRIC_NAMES: tuple[Literal["dice", "hd95"], ...] = ("dice", "hd95")
 
 LEVEL = 0.05
 """What an adjusted p must stay below for non-inferiority."""
@@ -44,7 +43,8 @@ def between(
 
     Declared are, in the primary metric and region, those of each defended victim with its undefended one: in the
     primary family if the study declares it so, else in the family ``rivals`` under the worst cases. With a margin the
-    clean Dice of each defended victim is tested for non-inferiority. Holm's adjustment is made within each family.
+    clean Dice (or IoU, or recall: the share that the study is about) of each defended victim is tested for
+    non-inferiority. Holm's adjustment is made within each family.
 
     Args:
         records: those of the study, worst cases among them.
@@ -55,11 +55,15 @@ def between(
     Raises:
         RunError: two records of one cell, or a case that belongs to two patients.
     """
+    records = list(records)
+    metrics = occurring(records)
     victims, patients = arranged(records)
-    rows = [answer(question, victims, patients) for question in _questions(victims, primary, judgement, regions)]
+    questions = _questions(victims, primary, judgement, [(m, region) for m in metrics for region in regions])
+    rows = [answer(question, victims, patients) for question in questions]
     if judgement.margin is not None:
+        share = _share(primary, metrics)
         for victim, rival in judgement.undefended.items():
-            question = Question(victim, primary.region, "dice", CLEAN, CLEAN, "non-inferiority", rival)
+            question = Question(victim, primary.region, share, CLEAN, CLEAN, "non-inferiority", rival)
             rows.append(non_inferiority(question, question.pairs(victims, patients), judgement.margin))
     return [_with_verdict(row) for row in adjusted(rows)]
 
@@ -112,17 +116,24 @@ def _with_verdict(row: Comparison) -> Comparison:
 
 
 def _questions(
-    victims: Mapping[str, Cells], primary: PrimaryFamily, judgement: Judgement, regions: Sequence[str]
+    victims: Mapping[str, Cells],
+    primary: PrimaryFamily,
+    judgement: Judgement,
+    subjects: Sequence[tuple[MetricName, str]],
 ) -> Iterator[Question]:
     for rival, victim in combinations(judgement.judged, 2):
         conditions = _common(victims.get(victim, {}), victims.get(rival, {}))
-        for metric in METRIC_NAMES:
-            for region in regions:
-                subject = (metric, region) == (primary.metric, primary.region)
-                families = _declared(primary, judgement, victim, rival) if subject else {}
-                for condition in dict.fromkeys([*conditions, *families]):
-                    family = families.get(condition, "exploratory")
-                    yield Question(victim, region, metric, condition, condition, family, rival)
+        for metric, region in subjects:
+            subject = (metric, region) == (primary.metric, primary.region)
+            families = _declared(primary, judgement, victim, rival) if subject else {}
+            for condition in dict.fromkeys([*conditions, *families]):
+                family = families.get(condition, "exploratory")
+                yield Question(victim, region, metric, condition, condition, family, rival)
+
+
+def _share(primary: PrimaryFamily, metrics: Sequence[MetricName]) -> MetricName:
+    """What a margin is of: the primary metric, or where that is no share, the first one that is scored."""
+    return next((name for name in (primary.metric, *metrics) if METRICS[name].share), "dice")
 
 
 def _declared(primary: PrimaryFamily, judgement: Judgement, victim: str, rival: str) -> dict[str, Family]:

@@ -21,6 +21,7 @@ from medadv.labels import LabelScheme
 from medadv.study.attacks import AttackSpec
 from medadv.study.defences import Augmentation, Hardening, Temperature
 from medadv.study.entrants import Entrant, VictimSpec, entrants
+from medadv.study.metrics import MetricName
 from medadv.study.reach import Reach
 from medadv.study.sources import Data
 from medadv.study.specified import Specified, distinct, readable_budgets
@@ -78,7 +79,7 @@ class Primary(Specified):
     """
 
     region: str
-    metric: Literal["dice", "hd95"] = "dice"
+    metric: MetricName = "dice"
     attacks: tuple[str, ...] | None = Field(None, min_length=1)
     budgets: tuple[str, ...] | None = Field(None, min_length=1)
     returned: tuple[str, ...] = Field((), description="victims outside, by the names they will be scored under")

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from medadv.errors import ConfigError, RunError
+from medadv.study.metrics import MetricName, in_order
 from medadv.study.pairs import Pairs, Unit
 from medadv.study.records import POLICY, Presented, Record
 from medadv.study.signed_rank import Sided, SignedRank, signed_rank
@@ -41,7 +42,7 @@ class PrimaryFamily(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    metric: Literal["dice", "hd95"] = "dice"
+    metric: MetricName = "dice"
     region: str
     victims: tuple[str, ...] = ()
     conditions: tuple[str, ...]
@@ -71,7 +72,7 @@ class Comparison(BaseModel):
 
     victim: str
     region: str
-    metric: Literal["dice", "hd95"]
+    metric: MetricName
     condition: str
     against: str
     rival: str | None = None
@@ -119,7 +120,7 @@ def compare(
     records: Iterable[Record],
     primary: PrimaryFamily,
     regions: Sequence[str],
-    metric: Literal["dice", "hd95"] = "dice",
+    metric: MetricName = "dice",
 ) -> list[Comparison]:
     """All comparisons of a study in one metric: by victim, then region, then attacks before controls.
 
@@ -154,6 +155,11 @@ def compare(
     return adjusted([answer(question, victims, patients) for question in questions])
 
 
+def occurring(records: Iterable[Record]) -> tuple[MetricName, ...]:
+    """The metrics that any record holds, in the order of ``METRICS``."""
+    return in_order(score.metric for record in records for score in record.scores)
+
+
 def adjusted(rows: Sequence[Comparison]) -> list[Comparison]:
     """The same comparisons with Holm's p-values, each declared family by itself."""
     found: dict[int, float] = {}
@@ -169,7 +175,7 @@ class Question:
 
     victim: str
     region: str
-    metric: Literal["dice", "hd95"]
+    metric: MetricName
     condition: str
     against: str
     family: Family

@@ -63,6 +63,8 @@ def _worst(name: str, attacks: Sequence[Record]) -> Record:
             "agreement": min(agreed, default=None),
             "effort": None,
             "fidelity": [],
+            "distortion": None,
+            "found": None,
             "scores": list(_scores(attacks)),
         }
     )

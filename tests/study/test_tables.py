@@ -80,11 +80,11 @@ def record(case: str, value: float = 1 / 3, condition: str = "fgsm") -> Record:
 
 def test_scores_have_one_spelling() -> None:
     assert scores_table([record("b"), record("a", 1.0)]) == (
-        "victim,condition,role,family,budget,amount,unit,of,source,case,patient,stratum,fold,region,metric,policy,value,computed,truth,predicted,hit,attack\n"
-        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,,a,,HGG,2,WT,dice,strict,1.0,-0.5,9,8,7,\n"
-        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,,a,,HGG,2,ET,dice,strict,1.0,-0.5,9,8,7,\n"
-        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,,b,,HGG,2,WT,dice,strict,0.3333333333333333,-0.5,9,8,7,\n"
-        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,,b,,HGG,2,ET,dice,strict,0.3333333333333333,-0.5,9,8,7,\n"
+        "victim,condition,role,family,budget,amount,unit,of,source,case,patient,stratum,fold,region,metric,policy,value,computed,truth,predicted,hit,attack,eight_bit\n"
+        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,,a,,HGG,2,WT,dice,strict,1.0,-0.5,9,8,7,,\n"
+        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,,a,,HGG,2,ET,dice,strict,1.0,-0.5,9,8,7,,\n"
+        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,,b,,HGG,2,WT,dice,strict,0.3333333333333333,-0.5,9,8,7,,\n"
+        "unet,fgsm,attack,fgsm,0.1 sigma,0.1,sigma,,,b,,HGG,2,ET,dice,strict,0.3333333333333333,-0.5,9,8,7,,\n"
     )
 
 

@@ -19,6 +19,7 @@ from medadv.study.report.defences.lineage import entered
 from medadv.study.report.provenance import environment, specification, without_folders
 from medadv.study.report.words import answer
 from medadv.study.results import Arm, Results, read_results
+from medadv.study.stats import occurring
 from medadv.study.tracking.store import (
     RUNS,
     STUDY,
@@ -180,10 +181,10 @@ def _flat(value: Any, *place: str) -> Iterator[tuple[str, str]]:
 
 def _scores(results: Results, arm: Arm) -> Iterator[Metric]:
     for region in results.regions:
-        for measure in ("dice", "hd95"):
+        for measure in occurring(arm.records.values()):
             for kind, value in (("mean", arm.mean(region, measure)), ("median", arm.median(region, measure))):
                 if value is not None:
-                    yield metric((f"{measure}_{kind}", region), value)
+                    yield metric((f"{measure.replace(' ', '_')}_{kind}", region), value)
         yield metric(("deletions", region), float(arm.deletions(region)))
         yield metric(("hallucinations", region), float(arm.hallucinations(region)))
     if found := [record.agreement for record in arm.records.values() if record.agreement is not None]:
@@ -207,7 +208,8 @@ def _cases(results: Results, arm: Arm) -> dict[str, list[Any]]:
     for name in ("patient", "stratum", "fold"):
         table[name] = [getattr(record, name) for record in arm.records.values()]
     for region in results.regions:
-        for measure in ("dice", "hd95"):
+        for measure in occurring(results.records):
             scores = arm.scores(region, measure)
-            table[f"{measure}_{region}"] = [scores[case].value if case in scores else None for case in arm.records]
+            name = f"{measure.replace(' ', '_')}_{region}"
+            table[name] = [scores[case].value if case in scores else None for case in arm.records]
     return table
