@@ -115,11 +115,15 @@ class Reason(StrEnum):
     SERIES_GAPS = "series_gaps"
     MULTI_FRAME = "multi_frame"
     NOT_MR = "not_mr"
+    NOT_RGB = "not_rgb"
+    TURNED = "turned"
     NOT_FINITE = "not_finite"
     CONSTANT_MODALITY = "constant_modality"
     LABEL_GRID = "label_grid"
+    LABEL_COLOURS = "label_colours"
     LABEL_NOT_INTEGER = "label_not_integer"
     LABEL_OUTSIDE_SCHEME = "label_outside_scheme"
+    BOXES = "boxes"
     MISSING_MASK = "missing_mask"
     MASK_GRID = "mask_grid"
     MASK_EMPTY = "mask_empty"
@@ -140,7 +144,7 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.MISSING_LABEL: "there is no expert label; an all-background label is data, a missing file is not",
     Reason.UNREADABLE: "the file is truncated, or is no image of a kind that is read",
     Reason.HEADER_SIZE: "the header promises more voxels than the file holds or than may be allocated",
-    Reason.DIMENSIONS: "the image is not a 3-D volume (or 4-D with one channel a modality)",
+    Reason.DIMENSIONS: "the image is not a 3-D volume (or 4-D with one channel a modality), nor one picture",
     Reason.DATA_TYPE: "complex, RGB or otherwise not a real number a voxel",
     Reason.AFFINE_INVALID: "the affine is not finite or not invertible, or the voxel size is not plausible",
     Reason.SHAPE_MISMATCH: "the modalities have different shapes",
@@ -152,11 +156,15 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.SERIES_GAPS: "slices of a DICOM series are missing, or not evenly spaced",
     Reason.MULTI_FRAME: "DICOM with many frames in one file (enhanced MR)",
     Reason.NOT_MR: "DICOM that is no MR image: a secondary capture, a report, another modality, colour",
+    Reason.NOT_RGB: "a picture whose pixels are not red, green and blue of 8 bits each",
+    Reason.TURNED: "a picture that is not stored upright: viewers turn it, and nobody knows what its annotators saw",
     Reason.NOT_FINITE: "NaN or infinite voxels",
     Reason.CONSTANT_MODALITY: "a modality is all zero, or constant where it is not zero",
     Reason.LABEL_GRID: "the label map does not lie on the image's grid",
+    Reason.LABEL_COLOURS: "the label map holds colours or shades, and not the numbers of classes",
     Reason.LABEL_NOT_INTEGER: "the label map holds fractions",
     Reason.LABEL_OUTSIDE_SCHEME: "the label map holds numbers that the declared scheme does not know",
+    Reason.BOXES: "an object's box that cannot be meant: outside of the picture, without area, of an unknown class",
     Reason.MISSING_MASK: "the mask that the case names has no file, or the case names none",
     Reason.MASK_GRID: "the mask does not lie on the image's grid",
     Reason.MASK_EMPTY: "the mask marks nothing",

@@ -24,7 +24,8 @@ class LabelScheme:
 
     Attributes:
         name: how the scheme is called in studies and messages.
-        numbers: tissue → stored label number; ``background`` is among them.
+        numbers: tissue → stored label number; ``background`` is among them, unless there is a void number and every
+            pixel that is judged shows a thing (Cityscapes).
         regions: region → its tissues, in the order of painting: a later region is painted over an earlier one.
         void: the number of what is not judged, neither trained on, attacked nor scored: 255 in Pascal VOC; or None.
     """
@@ -35,7 +36,7 @@ class LabelScheme:
     void: int | None = None
 
     def __post_init__(self) -> None:
-        if BACKGROUND not in self.numbers:
+        if BACKGROUND not in self.numbers and self.void is None:
             raise ConfigError(f"label scheme {self.name!r} has no {BACKGROUND!r}", got=dict(self.numbers))
         if len(set(self.numbers.values())) != len(self.numbers):
             raise ConfigError(f"label scheme {self.name!r} gives one number twice", got=dict(self.numbers))
@@ -158,18 +159,33 @@ BRATS_2018 = LabelScheme("brats2018", {BACKGROUND: 0, "necrosis": 1, "oedema": 2
 BRATS_2023 = LabelScheme("brats2023", {BACKGROUND: 0, "necrosis": 1, "oedema": 2, "enhancing": 3}, _GLIOMA)
 """BraTS 2023: enhancing tumour is 3."""
 
-BRATS_2024 = LabelScheme(
-    "brats2024", {BACKGROUND: 0, "necrosis": 1, "oedema": 2, "enhancing": 3, "cavity": 4}, _GLIOMA
-)
+BRATS_2024 = LabelScheme("brats2024", {BACKGROUND: 0, "necrosis": 1, "oedema": 2, "enhancing": 3, "cavity": 4}, _GLIOMA)
 """BraTS 2024 glioma, after treatment: 4 is the resection cavity, which belongs to none of the three regions."""
 
 MSD_TASK01 = LabelScheme("msd-task01", {BACKGROUND: 0, "oedema": 1, "necrosis": 2, "enhancing": 3}, _GLIOMA)
 """Medical Segmentation Decathlon, Task01: 1 oedema, 2 non-enhancing tumour, 3 enhancing tumour."""
 
-SCHEMES: dict[str, LabelScheme] = {s.name: s for s in (BRATS_2018, BRATS_2023, BRATS_2024, MSD_TASK01)}
+_VOC = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
+    *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+_CITYSCAPES = (
+    *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
+    *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
+)
+
+VOC = LabelScheme("voc", {name: number for number, name in enumerate((BACKGROUND, *_VOC))}, void=255)
+"""Pascal VOC: 20 classes, 255 along their outlines and on what is difficult (Everingham et al., IJCV 2010)."""
+
+CITYSCAPES = LabelScheme("cityscapes", {name: number for number, name in enumerate(_CITYSCAPES)}, void=255)
+"""Cityscapes: the 19 classes that are judged, by their train ids; no background (Cordts et al., CVPR 2016)."""
+
+_GLIOMAS = (BRATS_2018, BRATS_2023, BRATS_2024, MSD_TASK01)
+
+SCHEMES: dict[str, LabelScheme] = {s.name: s for s in (*_GLIOMAS, VOC, CITYSCAPES)}
 """The schemes that a study can name."""
 
 
 def fitting(numbers: Sequence[int]) -> list[str]:
-    """The named schemes that would know all these label numbers: advice for an error message, never a guess."""
-    return [s.name for s in SCHEMES.values() if set(numbers) <= set(s.numbers.values())]
+    """The named schemes of gliomas that would know all these label numbers: advice for a message, never a guess."""
+    return [s.name for s in _GLIOMAS if set(numbers) <= set(s.numbers.values())]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,10 +16,60 @@ from medadv.errors import Reason
 from medadv.labels import LabelScheme
 from medadv.objects import Objects
 
+Accepted = Literal["grey", "alpha", "turned"]
+"""What pictures may be beside upright RGB, if that is declared.
+
+``grey``: one channel, which all three become. ``alpha``: a transparency, if it is opaque everywhere: it is dropped.
+``turned``: an EXIF orientation that a viewer would follow; it is not followed, since masks and boxes lie on the pixels
+as they are stored.
+"""
+
+
+@dataclass(frozen=True)
+class Painted:
+    """A label map that no file holds: objects, each with its number and outline, as COCO writes them.
+
+    Attributes:
+        shape: height and width.
+        parts: number → ``segmentation``: polygons ``[[x, y, x, y, …], …]``, or run lengths ``{"size", "counts"}``.
+        crowds: outlines of groups, of which no pixel is judged: their outlines are rough.
+        background, void: the numbers of what no part covers, and of what is not judged.
+    """
+
+    shape: tuple[int, int]
+    parts: Sequence[tuple[int, Any]]
+    crowds: Sequence[Any] = ()
+    background: int = 0
+    void: int = 255
+
+
+@dataclass(frozen=True)
+class Picture:
+    """How a picture is taken from its files, where it is not as they are.
+
+    Attributes:
+        accept: what it may be beside upright RGB.
+        canvas: height and width to which it is padded at the bottom and the right; None for none. The padding is void
+            in the label map, and outside ``Volume.mask``.
+        fill: what the padding holds, of each channel in the order of ``Case.images``.
+        content: the picture's own height and width in a file that holds its canvas, too: an adversarial one.
+        numbers: what the file of the label map calls a class → its number in the scheme; None where they are the same.
+        painted: the label map, where no file holds one.
+        declared: height and width that its annotation is for; None where it does not say.
+    """
+
+    accept: frozenset[Accepted] = frozenset()
+    canvas: tuple[int, int] | None = None
+    fill: tuple[float, ...] = (0.0, 0.0, 0.0)
+    content: tuple[int, int] | None = None
+    numbers: Mapping[int, int] | None = None
+    painted: Painted | None = None
+    declared: tuple[int, int] | None = None
+
 
 @dataclass(frozen=True)
 class Case:
-    """One scan of one patient: where its files are and what they mean. Holds no voxels.
+    """One scan of one patient, or one picture: where its files are and what they mean. Holds no voxels.
 
     Attributes:
         case: the id of the scan, unique in its cohort.
@@ -33,6 +84,7 @@ class Case:
         fold: which fold of a cross-validation tests this case, or None.
         objects: the expert's boxes, or None where there are none to be had; an image that shows nothing has an empty
             list.
+        picture: how a picture is taken from its files; None for as they are, and for scans.
     """
 
     case: str
@@ -45,6 +97,7 @@ class Case:
     stratum: str | None = None
     fold: int | None = None
     objects: Objects | None = None
+    picture: Picture | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -97,7 +150,7 @@ class Volume:
         truth: the expert's label map ``(*s)`` in stored label numbers, or None.
         affine: voxel → millimetres, ``(4, 4)`` float64, NIfTI convention (RAS+).
         stored: modality → the data type of the file the voxels came from.
-        mask: where the head is, ``(*s)``, of a case that says so in a file; else None.
+        mask: where the head is, ``(*s)``, of a case that says so in a file; where a padded picture is; else None.
     """
 
     case: Case

@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,32 +19,32 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int, Shaped
-from monai.data import NibabelReader
-from monai.transforms import LoadImage
-from nibabel.filebasedimages import ImageFileError
 from torch import Tensor
 
 from medadv.atomic import write_atomically
-from medadv.data.case import Case, Volume
-from medadv.data.gate import check_geometry, check_header, check_intensities, check_labels, check_mask
-from medadv.data.header import Header, same_grid, unreadable
-from medadv.data.itk import SimpleITKReader
-from medadv.data.nifti import SUFFIXES, packed
-from medadv.data.resample import resample
-from medadv.errors import CaseError, ConfigError, Reason
+from medadv.data.case import Case, Picture, Volume
+from medadv.data.nifti import packed
+from medadv.data.picture import is_picture_case, read_numbers, read_picture
+from medadv.data.pixels import CHANNELS, encoded
+from medadv.data.scan import read_labels, read_scan
+from medadv.errors import CaseError, ConfigError, Reason, RunError
 from medadv.labels import LabelScheme
 
 Container = Literal["float32", "as-stored"]
 
 MARK = "ADVERSARIAL"
-"""What every adversarial file's name and NIfTI description begin with."""
+"""What every adversarial file's name and description begin with."""
+_CONTENT = "content"
+_COPY = ".png"
 
-_READER = (OSError, EOFError, ValueError, RuntimeError, zlib.error, ImageFileError)
 _PLAIN = re.compile(r"[\w][\w .+-]*")
 
 
 def read(case: Case) -> Volume:
     """Read a case from its files, through the gate: NIfTI, NRRD, MHA, folders of a DICOM series, in any mixture.
+
+    Pictures come by the same door: one PNG, JPEG, TIFF or npy for red, green and blue; ``x (3, h, w)`` is then 0 to
+    255 as stored.
 
     Returns:
         The volume: ``x (c, *s)`` float32 in stored units (slope and intercept applied), channels in the order of
@@ -65,22 +64,7 @@ def read(case: Case) -> Volume:
             cause="a path does not say which modality a file is, nor what its label numbers mean",
             advice="brats(folder, release) for a BraTS case; brats_cohort(root).cases, msd_cohort(root).cases for all",
         )
-    headers = _headers(case)
-    first = next(iter(headers.values()))
-    image = headers.get(case.grid or "", first)
-    x = torch.cat([_on(image, header, _load(header, np.float32)) for header in headers.values()])
-    check_intensities(x, case.modalities)
-    truth = mask = None
-    if case.label is not None:
-        voxels, label = _flat(case, case.label, image, Reason.MISSING_LABEL)
-        truth = check_labels(voxels, label, image, case.scheme)
-    if case.mask is not None:
-        mask = check_mask(*_flat(case, case.mask, image, Reason.MISSING_MASK), image)
-    stored = {}
-    for name in case.modalities:
-        header = headers.get(name, first)
-        stored[name] = header.dtype if same_grid(header, image) else np.dtype(np.float32)
-    return Volume(case, x, truth, image.affine, stored, mask)
+    return read_picture(case) if is_picture_case(case) else read_scan(case)
 
 
 def read_label(path: Path, volume: Volume, scheme: LabelScheme) -> Int[Tensor, "*s"]:
@@ -89,10 +73,9 @@ def read_label(path: Path, volume: Volume, scheme: LabelScheme) -> Int[Tensor, "
     Raises:
         CaseError: the file is damaged, or the map is no such answer.
     """
-    label = check_header(path)
-    first, second, third = volume.x.shape[1:]
-    grid = Header(path, (first, second, third), None, np.dtype(np.float32), volume.affine)
-    return check_labels(_load(label, np.float64)[0], label, grid, scheme)
+    if volume.x.ndim == 3:
+        return read_numbers(path, (volume.x.shape[1], volume.x.shape[2]), scheme)
+    return read_labels(path, volume, scheme)
 
 
 def write(
@@ -104,7 +87,7 @@ def write(
     container: Container = "float32",
     note: Mapping[str, Any] | None = None,
 ) -> Case:
-    """Write adversarial voxels as NIfTI that says what it is.
+    """Write adversarial voxels as NIfTI that says what it is; a picture as npy, ``(h, w, 3)``, with an 8-bit PNG copy.
 
     File names and descriptions begin with ``ADVERSARIAL``; headers are fresh (grid and unit, nothing of the source);
     ``ADVERSARIAL.json`` beside them holds ``note`` and the files' SHA-256. A file appears whole or not at all, and this
@@ -135,22 +118,15 @@ def write(
     if not bool(torch.isfinite(x).all()):
         raise CaseError(Reason.NOT_FINITE, "the adversarial voxels are not all finite", advice="check the attack")
     exact = x.detach().cpu()
-    case, voxels = volume.case, (exact if exact.dtype == torch.float32 else exact.double()).numpy()
-    together = len(set(case.images.values())) < len(case.images)
-    parts = {None: np.moveaxis(voxels, 0, -1)} if together else dict(zip(case.modalities, voxels, strict=True))
-    files = {name: folder / _file_name(stem, name) for name in parts}
-    contents: dict[Path, bytes] = {}
-    for name, part in parts.items():
-        stored = volume.stored[name or case.modalities[0]] if container == "as-stored" else np.dtype(np.float32)
-        kept = _fitted(part, stored, name or "file")
-        contents[files[name]] = packed(kept, volume.affine, f"{MARK} example, not a scan; made by medadv")
+    voxels = (exact if exact.dtype == torch.float32 else exact.double()).numpy()
+    packing = _as_picture if volume.x.ndim == 3 else _as_nifti
+    images, contents = packing(volume, voxels, folder, stem, container)
     digests = {path.name: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
-    said = {**(note or {}), "adversarial": True, "container": container, "files": digests}
+    said = {**(note or {}), **_content(volume), "adversarial": True, "container": container, "files": digests}
     contents[folder / f"{MARK}.json"] = json.dumps(said, indent=1, allow_nan=False).encode()
     for path, content in contents.items():
         write_atomically(path, partial(Path.write_bytes, data=content))
-    images = {name: files[None if together else name] for name in case.modalities}
-    return replace(case, images=images)
+    return _delivered(volume.case, images, said.get(_CONTENT))
 
 
 def written(case: Case, folder: Path) -> Case | None:
@@ -161,15 +137,34 @@ def written(case: Case, folder: Path) -> Case | None:
         folder: where ``write`` wrote, one case a folder.
     """
     try:
-        digests = dict(json.loads((folder / f"{MARK}.json").read_text(encoding="utf-8"))["files"])
+        said = json.loads((folder / f"{MARK}.json").read_text(encoding="utf-8"))
+        digests = dict(said["files"])
         files = [folder / Path(name).name for name in digests]
         found = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    files = [file for file in files if file.suffix != _COPY]
     if found != list(digests.values()) or len(files) not in (1, len(case.images)):
         return None
     each = files * len(case.images) if len(files) == 1 else files
-    return replace(case, images=dict(zip(case.modalities, each, strict=True)))
+    return _delivered(case, dict(zip(case.modalities, each, strict=True)), said.get(_CONTENT))
+
+
+def eight_bit(case: Case, folder: Path) -> Case:
+    """The case that reads the 8-bit copy of a picture that ``write`` put into a folder.
+
+    Args:
+        case: the clean case.
+        folder: where ``write`` wrote, one case a folder.
+
+    Raises:
+        RunError: it is not there, or damaged.
+    """
+    exact = written(case, folder)
+    copies = {path.with_suffix(_COPY) for path in exact.images.values()} if exact else set()
+    if exact is None or len(copies) != 1 or not all(copy.is_file() for copy in copies):
+        raise RunError("there is no 8-bit copy of the adversarial picture", advice="attack this case again")
+    return replace(exact, images=dict.fromkeys(case.modalities, copies.pop()))
 
 
 def content_digest(volume: Volume) -> str:
@@ -181,8 +176,14 @@ def content_digest(volume: Volume) -> str:
 
 
 def label_digest(volume: Volume) -> str | None:
-    """SHA-256 of a volume's label map, None where there is none."""
-    return None if volume.truth is None else _digest(volume.truth.numpy().astype("<i8"), volume.affine)
+    """SHA-256 of what is true of a volume: its label map, its objects, or both; None where there is neither."""
+    labels = None if volume.truth is None else _digest(volume.truth.numpy().astype("<i8"), volume.affine)
+    objects = volume.case.objects
+    if objects is None:
+        return labels
+    parts = (objects.boxes.numpy().astype("<f4"), objects.labels.numpy().astype("<i8"), (~objects.counted).numpy())
+    told = "".join((labels or "", *(_digest(part, volume.affine) for part in parts)))
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def _digest(voxels: Shaped[np.ndarray, "..."], affine: Float64[np.ndarray, "4 4"]) -> str:
@@ -190,76 +191,6 @@ def _digest(voxels: Shaped[np.ndarray, "..."], affine: Float64[np.ndarray, "4 4"
     state.update(affine.astype("<f8").tobytes())
     state.update(voxels.tobytes())
     return state.hexdigest()
-
-
-def _headers(case: Case) -> dict[str, Header]:
-    """The checked header of each file: one a modality, or one for a 4-D file that holds them all."""
-    if case.grid is not None and case.grid not in case.images:
-        raise ConfigError("the grid is no modality", got=case.grid, expected=f"one of {list(case.modalities)}")
-    for name, path in case.images.items():
-        if not path.exists():
-            raise CaseError(Reason.MISSING_MODALITY, f"{case.case}: {name} has no file {path.name}")
-    distinct = dict.fromkeys(case.images.values())
-    if len(distinct) == 1:
-        headers = {case.modalities[0]: check_header(case.images[case.modalities[0]])}
-    else:
-        headers = {name: check_header(path) for name, path in case.images.items()}
-    for name, header in headers.items():
-        declared = len(case.images) if len(distinct) == 1 else 1
-        found = header.channels or 1
-        if found != declared or len(distinct) not in (1, len(case.images)):
-            raise CaseError(
-                Reason.MISSING_MODALITY if found < declared else Reason.EXTRA_MODALITY,
-                f"{case.case}: {header.path.name} does not hold what is declared of it",
-                got=f"{found} channels",
-                expected=f"{declared}: {list(case.modalities) if declared > 1 else name}",
-                advice="name one 3-D file a modality, or one 4-D file with a channel for each",
-            )
-    if case.grid is None:
-        check_geometry(headers)
-    return headers
-
-
-def _load(header: Header, dtype: type[np.floating[Any]]) -> Float[Tensor, "c *s"]:
-    """Voxels on the stored grid, channels first."""
-    nifti = header.path.name.endswith(SUFFIXES)
-    reader = NibabelReader(squeeze_non_spatial_dims=True) if nifti else SimpleITKReader()
-    load = LoadImage(dtype=dtype, ensure_channel_first=True, expanduser=False)
-    try:
-        # Given here and not above, the reader is the only one: MONAI would try others after it.
-        loaded = load([str(path) for path in header.slices or (header.path,)], reader=reader)
-    except _READER as error:
-        raise unreadable(header.path, error) from error
-    voxels = torch.as_tensor(loaded.as_tensor()).contiguous()
-    if voxels.shape != (header.channels or 1, *header.shape):
-        raise CaseError(
-            Reason.UNREADABLE,
-            f"{header.path.name} holds something else than its header says",
-            got=tuple(voxels.shape),
-            expected=(header.channels or 1, *header.shape),
-        )
-    return voxels
-
-
-def _on(image: Header, header: Header, voxels: Float[Tensor, "c *s"]) -> Float[Tensor, "c *r"]:
-    """Voxels on the grid of ``image``: as they are where they lie on it."""
-    if same_grid(header, image):
-        return voxels
-    check_intensities(voxels, (header.path.name,))  # before NaN is spread by interpolation, or cut off
-    return torch.stack([resample(channel, header, image) for channel in voxels])
-
-
-def _flat(case: Case, path: Path, image: Header, missing: Reason) -> tuple[Float64[Tensor, "*s"], Header]:
-    """A label map or a mask: its voxels, and where they lie; on the grid of ``image`` where the case wants one grid."""
-    if not path.exists():
-        raise CaseError(missing, f"{case.case}: there is no file {path.name}")
-    if path.is_dir():
-        raise CaseError(Reason.UNREADABLE, f"{case.case}: {path.name} is a folder", expected="a file")
-    header = check_header(path)
-    voxels = _load(header, np.float64)[0]
-    if case.grid is None or header.channels is not None or same_grid(header, image):
-        return voxels, header
-    return resample(voxels, header, image, nearest=True), replace(header, shape=image.shape, affine=image.affine)
 
 
 def _fitted(voxels: Float[np.ndarray, "..."], dtype: np.dtype[Any], name: str) -> Shaped[np.ndarray, "..."]:
@@ -279,10 +210,54 @@ def _fitted(voxels: Float[np.ndarray, "..."], dtype: np.dtype[Any], name: str) -
     return kept
 
 
+def _as_nifti(
+    volume: Volume, voxels: Float[np.ndarray, "c x y z"], folder: Path, stem: str, container: Container
+) -> tuple[dict[str, Path], dict[Path, bytes]]:
+    """The file of each modality, and what each file holds."""
+    case = volume.case
+    together = len(set(case.images.values())) < len(case.images)
+    parts = {None: np.moveaxis(voxels, 0, -1)} if together else dict(zip(case.modalities, voxels, strict=True))
+    files = {name: folder / f"{_file_name(stem, name)}.nii.gz" for name in parts}
+    contents: dict[Path, bytes] = {}
+    for name, part in parts.items():
+        stored = volume.stored[name or case.modalities[0]] if container == "as-stored" else np.dtype(np.float32)
+        kept = _fitted(part, stored, name or "file")
+        contents[files[name]] = packed(kept, volume.affine, f"{MARK} example, not a scan; made by medadv")
+    return {name: files[None if together else name] for name in case.modalities}, contents
+
+
+def _as_picture(
+    volume: Volume, voxels: Float[np.ndarray, "c h w"], folder: Path, stem: str, container: Container
+) -> tuple[dict[str, Path], dict[Path, bytes]]:
+    """One npy for all channels, and its 8-bit copy beside it."""
+    case = volume.case
+    stored = next(iter(volume.stored.values())) if container == "as-stored" else np.dtype(np.float32)
+    order = [case.modalities.index(name) for name in CHANNELS]
+    kept = _fitted(np.moveaxis(voxels[order], 0, -1), stored, "file")
+    name = folder / f"{_file_name(stem, None)}.npy"
+    exact, copy = encoded(kept, f"{MARK} example, not a photograph; made by medadv")
+    return dict.fromkeys(case.modalities, name), {name: exact, name.with_name(f"{name.stem}.png"): copy}
+
+
+def _content(volume: Volume) -> dict[str, list[int]]:
+    """How much of a canvas is the picture."""
+    if volume.case.picture is None or volume.case.picture.canvas is None or volume.mask is None:
+        return {}
+    return {_CONTENT: [int(volume.mask.any(1).sum()), int(volume.mask.any(0).sum())]}
+
+
+def _delivered(case: Case, images: Mapping[str, Path], content: Sequence[int] | None) -> Case:
+    """The case with other files."""
+    if content is None:
+        return replace(case, images=images)
+    height, width = content
+    return replace(case, images=images, picture=replace(case.picture or Picture(), content=(height, width)))
+
+
 def _file_name(stem: str, modality: str | None) -> str:
     for part in (stem, modality or stem):
         if not _PLAIN.fullmatch(part):
             raise ConfigError(
                 "this makes no file name", got=part, expected="letters, digits, spaces and . _ + -, no leading dot"
             )
-    return f"{MARK}_{stem}.nii.gz" if modality is None else f"{MARK}_{stem}_{modality}.nii.gz"
+    return f"{MARK}_{stem}" if modality is None else f"{MARK}_{stem}_{modality}"

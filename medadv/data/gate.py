@@ -5,7 +5,7 @@ Each check raises ``CaseError`` with the reason that stands in ``quarantine.json
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,10 +16,15 @@ from medadv.data import dicom, itk, nifti
 from medadv.data.header import Header as Header
 from medadv.data.header import apart
 from medadv.errors import CaseError, Reason
-from medadv.labels import LabelScheme, fitting
+from medadv.labels import BACKGROUND, LabelScheme, fitting
+from medadv.objects import Objects
 
 DETACHED = (".nhdr", ".mhd", ".hdr", ".img")
 """Headers whose voxels lie in another file, which they name."""
+NOT_JUDGED = (255, -1)
+"""Numbers that many data sets give to what is not judged."""
+EDGE = 0.01
+"""How far, in voxels, a box may reach out of its image: decimals are rounded when they are written."""
 _SLICE = (".dcm", ".dicom", ".ima")
 _REGISTERED = "if the modalities are registered, name the one whose grid the others are resampled onto: data.grid"
 
@@ -49,7 +54,8 @@ def check_header(path: Path) -> Header:
     raise CaseError(
         Reason.UNREADABLE,
         f"{path.name} is of no kind that is read",
-        expected="a .nii, .nii.gz, .nrrd or .mha file, or a folder with one DICOM series",
+        expected="a .nii, .nii.gz, .nrrd or .mha file, or a folder with one DICOM series; of a picture, one file "
+        "for all of red, green and blue",
         advice=advice,
     )
 
@@ -138,17 +144,66 @@ def check_labels(
             advice="resample label maps with nearest neighbour",
         )
     whole = labels.to(torch.int64)
-    if unknown := scheme.unknown(whole):
-        found = torch.unique(whole).tolist()
+    check_numbers(whole, scheme)
+    return whole
+
+
+def check_numbers(labels: Int64[Tensor, "*s"], scheme: LabelScheme) -> None:
+    """Refuse a label map with numbers that are neither the scheme's nor void.
+
+    Raises:
+        CaseError: LABEL_OUTSIDE_SCHEME lists the numbers found and the schemes that they would fit.
+    """
+    if unknown := scheme.unknown(labels):
+        found = torch.unique(labels).tolist()
         shown = found if len(found) <= 20 else [*found[:20], "…"]
+        advice = f"these numbers would fit {fitting(found) or 'none of the named schemes'}; declare the right one"
+        if set(unknown) <= set(NOT_JUDGED):
+            advice = f"{unknown[0]} often marks what is not judged: if it does, declare it as the scheme's void"
         raise CaseError(
             Reason.LABEL_OUTSIDE_SCHEME,
             f"the label scheme {scheme.name!r} does not know {unknown[:20]}",
             got=shown,
-            expected=sorted(scheme.numbers.values()),
-            advice=f"these numbers would fit {fitting(found) or 'none of the named schemes'}; declare the right one",
+            expected=sorted({*scheme.numbers.values(), *(() if scheme.void is None else (scheme.void,))}),
+            advice=advice,
         )
-    return whole
+
+
+def check_objects(objects: Objects, shape: Sequence[int], scheme: LabelScheme) -> None:
+    """Refuse boxes that are not of this image: none is cut, moved or left out.
+
+    Args:
+        objects: an expert's.
+        shape: the image's axes of space.
+        scheme: whose tissues, but for the background, they may be.
+
+    Raises:
+        CaseError: BOXES.
+    """
+    axes = len(shape)
+    problem = None
+    bad = torch.zeros(len(objects), dtype=torch.bool)
+    if objects.boxes.shape[1] != 2 * axes:
+        problem = f"boxes have {objects.boxes.shape[1]} numbers, and the image {axes} axes"
+    else:
+        low, high = objects.boxes[:, :axes], objects.boxes[:, axes:]
+        known = [number for tissue, number in scheme.numbers.items() if tissue != BACKGROUND]
+        faults = {
+            "a box is not finite": ~torch.isfinite(objects.boxes).all(1),
+            "a box has no area": (high <= low).any(1),
+            "a box reaches out of the image": ((low < -EDGE) | (high > torch.tensor(shape) + EDGE)).any(1),
+            "a box is of a class that the scheme does not know": ~torch.isin(objects.labels, torch.tensor(known)),
+        }
+        problem, bad = next(((text, fault) for text, fault in faults.items() if bool(fault.any())), (None, bad))
+    if problem:
+        shown = [(box.tolist(), int(n)) for box, n in zip(objects.boxes[bad], objects.labels[bad], strict=True)]
+        raise CaseError(
+            Reason.BOXES,
+            problem,
+            got=f"{len(shown)} of {len(objects)} boxes, such as {shown[0]}" if shown else None,
+            expected=f"boxes within {list(shape)}: lowest corner, highest corner, in the order of the image's axes",
+            advice="correct the annotation of this image, or leave the image out",
+        )
 
 
 def check_mask(voxels: Float[Tensor, "*s"], mask: Header, image: Header) -> Bool[Tensor, "*s"]:

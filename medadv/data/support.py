@@ -13,7 +13,7 @@ from torch import Tensor
 from medadv.data.case import Volume
 from medadv.errors import CaseError, ConfigError, Reason
 
-Support = Literal["nonzero", "mask", "otsu", "volume"]
+Support = Literal["nonzero", "mask", "otsu", "volume", "everywhere"]
 
 FEWEST = 8
 """Voxels that a support has at least."""
@@ -30,7 +30,9 @@ def support(volume: Volume, kind: Support) -> Bool[Tensor, "c *s"]:
         kind: ``nonzero``: each modality's own non-zero voxels, for skull-stripped images. ``mask``: the case's mask
             file, for all modalities. ``otsu``: the head as Otsu's threshold finds it, the same for all modalities.
             ``volume``: everywhere, air included; a threat model of its own, since a network may normalise by the
-            non-zero voxels.
+            non-zero voxels. ``everywhere``: the whole picture, the normal case of pictures; its padding, too, if it has
+            one (``mask`` leaves that alone). A channel of a picture may have one value everywhere: budgets of pictures
+            are grey levels.
 
     Raises:
         ConfigError: an unknown kind.
@@ -40,7 +42,7 @@ def support(volume: Volume, kind: Support) -> Bool[Tensor, "c *s"]:
     found = _found(volume, kind)
     for voxels, inside, modality in zip(volume.x, found, volume.case.modalities, strict=True):
         values = voxels[inside]
-        if values.numel() < FEWEST or bool(values.min() == values.max()):
+        if values.numel() < FEWEST or (kind != "everywhere" and bool(values.min() == values.max())):
             raise CaseError(
                 Reason.NO_SUPPORT,
                 f"{volume.case.case}: there is nothing in {modality} to attack inside the support {kind!r}",
@@ -54,7 +56,7 @@ def support(volume: Volume, kind: Support) -> Bool[Tensor, "c *s"]:
 def _found(volume: Volume, kind: Support) -> Bool[Tensor, "c *s"]:
     if kind == "nonzero":
         return volume.x != 0
-    if kind == "volume":
+    if kind in ("volume", "everywhere"):
         return torch.ones_like(volume.x, dtype=torch.bool)
     if kind == "mask":
         if volume.mask is None:
