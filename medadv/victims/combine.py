@@ -183,7 +183,7 @@ class Upsampled(nn.Module):
 
 
 def resized(x: Float[Tensor, "b k *before"], shape: Sequence[int]) -> Float[Tensor, "b k *after"]:
-    """Interpolated linearly along each axis to another number of voxels, with voxels as boxes; as it is where it fits."""
+    """Interpolated linearly along each axis to another grid, with voxels as boxes; as it is where it fits."""
     if tuple(x.shape[2:]) == tuple(shape):
         return x
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(shape)]

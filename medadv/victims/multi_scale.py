@@ -1,4 +1,4 @@
-"""A network that looks at its input in several sizes, and fuses what it says of each: DeepLab v2's multi-scale answer."""
+"""A network that looks at its input in several sizes, and fuses what it says of each, as DeepLab v2 does."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def _of_pictures(kind: type[nn.Module], builder: Callable[..., nn.Module]) -> ty
     A class derived from it, under its name: the keys of its weights stay what they are.
     """
 
-    def __init__(self: nn.Module, in_channels: int, out_channels: int, aux_loss: bool = False) -> None:
+    def construct(self: nn.Module, in_channels: int, out_channels: int, aux_loss: bool = False) -> None:
         if in_channels != 3:
             raise ValueError(f"it was made for pictures of 3 channels, not of {in_channels}")
         nn.Module.__init__(self)
@@ -53,7 +53,7 @@ def _of_pictures(kind: type[nn.Module], builder: Callable[..., nn.Module]) -> ty
         answer: Tensor = kind.forward(self, x)["out"]
         return answer
 
-    return type(kind.__name__, (kind,), {"__init__": __init__, "forward": forward})
+    return type(kind.__name__, (kind,), {"__init__": construct, "forward": forward})
 
 
 NETWORKS: dict[str, type[nn.Module]] = {

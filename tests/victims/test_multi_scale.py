@@ -195,7 +195,7 @@ def test_networks_at_other_scales_print_themselves_apart() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        *((lambda s=s: MultiScale(s), "positive numbers, each once") for s in ((), (0.0,), (-1.0,), (1, 1.0), 0.5, "1")),
+        *((lambda s=s: MultiScale(s), "positive numbers, each") for s in ((), (0.0,), (-1.0,), (1, 1.0), 0.5, "1")),
         *((lambda s=s: MultiScale(s), "positive") for s in ((float("nan"),), (float("inf"),), (True,), ("0.5",))),
         (lambda: MultiScale(fusion="sum"), "max or mean"),
         *((lambda m=m: MultiScale(multiple=m), "multiples of this") for m in (0, -2, 2.0, True)),
