@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from medadv.study.load import load_study as load_study
     from medadv.study.run import run as run
     from medadv.victims.checkpoint import save_victim as save_victim
+    from medadv.victims.combine import Upsampled as Upsampled
     from medadv.victims.declared import Declared as Declared
     from medadv.victims.defended import defended as defended
     from medadv.victims.formats.opening import load_victim as load_victim
@@ -64,7 +65,13 @@ if TYPE_CHECKING:
     from medadv.victims.formats.opening import open_victim as open_victim
     from medadv.victims.head import Sigmoid as Sigmoid
     from medadv.victims.head import Softmax as Softmax
+    from medadv.victims.jpeg import Jpeg as Jpeg
+    from medadv.victims.multi_scale import MultiScale as MultiScale
+    from medadv.victims.normalize import Standard as Standard
     from medadv.victims.normalize import ZScore as ZScore
+    from medadv.victims.random_transforms import RandomFlip as RandomFlip
+    from medadv.victims.random_transforms import RandomNoise as RandomNoise
+    from medadv.victims.random_transforms import RandomResizePad as RandomResizePad
     from medadv.victims.segmentation import Segmenter as Segmenter
     from medadv.victims.transforms import BitDepth as BitDepth
     from medadv.victims.transforms import GaussianSmoothing as GaussianSmoothing
@@ -97,11 +104,15 @@ _WHERE = {
     "study.load": ("load_study",),
     "study.run": ("run",),
     "victims.checkpoint": ("save_victim",),
+    "victims.combine": ("Upsampled",),
     "victims.declared": ("Declared",),
     "victims.defended": ("defended",),
     "victims.formats.opening": ("load_victim", "mirrored", "open_victim"),
     "victims.head": ("Sigmoid", "Softmax"),
-    "victims.normalize": ("ZScore",),
+    "victims.jpeg": ("Jpeg",),
+    "victims.multi_scale": ("MultiScale",),
+    "victims.normalize": ("Standard", "ZScore"),
+    "victims.random_transforms": ("RandomFlip", "RandomNoise", "RandomResizePad"),
     "victims.segmentation": ("Segmenter",),
     "victims.transforms": ("BitDepth", "GaussianSmoothing", "MedianSmoothing", "Resampled", "StraightThrough"),
     "victims.window": ("SlidingWindow", "WholeVolume"),

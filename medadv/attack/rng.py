@@ -6,7 +6,7 @@ Streams are never consumed in order: asking twice gives the same numbers. What w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,9 +50,20 @@ class Rng:
         Raises:
             ConfigError: there is not one stream for each sample.
         """
+        return self._drawn(torch.rand, like)
+
+    def normal(self, like: Float[Tensor, "b *shape"]) -> Float[Tensor, "b *shape"]:
+        """Numbers of mean 0 and standard deviation 1, drawn on the CPU as well.
+
+        Raises:
+            ConfigError: there is not one stream for each sample.
+        """
+        return self._drawn(torch.randn, like)
+
+    def _drawn(self, draw: Callable[..., Tensor], like: Float[Tensor, "b *shape"]) -> Float[Tensor, "b *shape"]:
         if len(self.keys) != len(like):
             raise ConfigError("there is not one random stream for each sample", got=len(self.keys), expected=len(like))
-        draws = [torch.rand(like.shape[1:], generator=g, dtype=like.dtype) for g in self.generators()]
+        draws = [draw(like.shape[1:], generator=g, dtype=like.dtype) for g in self.generators()]
         return torch.stack(draws).to(like.device)
 
 

@@ -13,7 +13,7 @@ from medadv.defense.inner import check_measured
 from medadv.errors import ConfigError
 from medadv.study.attacks import AttackSpec, Fgsm, Ifgsm
 from medadv.study.specified import Specified, readable_budgets
-from medadv.victims.transforms import InputTransform
+from medadv.victims.defended import Protection
 
 Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -179,9 +179,9 @@ class Elsewhere(Specified):
 
 
 Trained = Teacher | Distillation | Augmentation | AdversarialTraining | Trades
-"""Those that the study trains; an input transform stands in front of the victim that it is like."""
+"""Those that the study trains; behind a protection the victim that it is like stays as it is."""
 
-Defence = Annotated[Trained | Elsewhere | InputTransform, Field(discriminator="name")]
+Defence = Annotated[Trained | Elsewhere | Protection, Field(discriminator="name")]
 
 
 HARDENED = ("augmentation", "adversarial training", "trades")

@@ -40,7 +40,7 @@ class Company:
 
     Attributes:
         undefended: the one that it is held against, for which attacked copies are found.
-        behind: the one that its input transform stands in front of.
+        behind: the one that is put behind its protection.
         teacher: whose soft labels it learns.
     """
 

@@ -12,10 +12,10 @@ from medadv.defense.schedule import Schedule
 from medadv.study.defences import Defence, Distillation, Elsewhere, Teacher, Trained, temperature
 from medadv.study.specified import Specified, distinct
 from medadv.victims.declared import INFERENCE, NETWORK, NORMALISE
+from medadv.victims.defended import Protection
 from medadv.victims.networks import Architecture
 from medadv.victims.normalize import Normalisation
 from medadv.victims.spatial import Spatial
-from medadv.victims.transforms import InputTransform
 from medadv.victims.window import SlidingWindow, WholeVolume
 
 
@@ -104,7 +104,7 @@ class Entrant:
         name: in the study.
         spec: what it is, with everything that it takes from the victim that it is like.
         undefended: the victim that it is held against, which has no defence; None where it is none itself.
-        behind: the victim that an input transform stands in front of, which may be defended; None without a transform.
+        behind: the victim that is put behind a protection, and may have another itself; None without one.
         teacher: the victim whose soft labels it learns; None where it learns from the labels.
         judged: False for a teacher that is there for its student alone: it is attacked only for what is transferred.
     """
@@ -155,10 +155,10 @@ def _undefended(name: str, found: Mapping[str, Entrant]) -> str | None:
 
 def _check_told(name: str, written: VictimSpec, above: Sequence[VictimSpec]) -> None:
     """What is written of a defence is what it needs, given the victims above that it is like: no less, and no more."""
-    if isinstance(written.defence, InputTransform):
+    if isinstance(written.defence, Protection):
         if idle := sorted(written.model_fields_set - {"like", "defence"}):
             raise ValueError(
-                f"the {written.defence.name} of {name!r} stands in front of {written.like!r} as that one is: "
+                f"the {written.defence.name} of {name!r} protects {written.like!r} as that one is: "
                 f"{', '.join(idle)} would change nothing; say it of a victim above, and let {name!r} be like that one"
             )
         return
@@ -194,7 +194,7 @@ def _made(name: str, spec: VictimSpec, root: str | None) -> Iterator[Entrant]:
     defence = spec.defence
     undefended = None if defence is None or isinstance(defence, Teacher) else root
     if not isinstance(defence, Distillation):
-        yield Entrant(name, spec, undefended, behind=spec.like if isinstance(defence, InputTransform) else None)
+        yield Entrant(name, spec, undefended, behind=spec.like if isinstance(defence, Protection) else None)
         return
     several = isinstance(defence.at, tuple)
     for at in defence.at if isinstance(defence.at, tuple) else (defence.at,):

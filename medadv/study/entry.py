@@ -17,7 +17,7 @@ from medadv.study.spec import Study
 from medadv.study.split import Fold
 from medadv.victims.checkpoint import CARD
 from medadv.victims.declared import Declared
-from medadv.victims.transforms import InputTransform
+from medadv.victims.defended import Protection
 
 SAID = frozenset(("modalities", "head", "regions", "network", "spatial", "normalise", "inference", "names", "folds"))
 """The settings of a victim that its own file may contradict, or leave open."""
@@ -81,8 +81,8 @@ class Entry:
 
     @property
     def made(self) -> bool:
-        """Whether there is nothing to be trained: it has weights, was trained before, or stands behind a transform."""
-        return bool(self.weights) or isinstance(self.spec.defence, InputTransform) or (self.folder / CARD).exists()
+        """Whether there is nothing to be trained: it has weights, was trained before, or is put behind a protection."""
+        return bool(self.weights) or isinstance(self.spec.defence, Protection) or (self.folder / CARD).exists()
 
     @property
     def learner(self) -> Learner:

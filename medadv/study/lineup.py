@@ -24,11 +24,10 @@ from medadv.study.progress import Watch
 from medadv.study.schooling import sizes_fit, train_entry, untrained
 from medadv.study.spec import Study
 from medadv.victims.checkpoint import CARD, training_cases, training_patients
-from medadv.victims.defended import defended
+from medadv.victims.defended import Protection, defended
 from medadv.victims.formats.opening import mirrored, open_victim, segmenter
 from medadv.victims.memory import is_full
 from medadv.victims.segmentation import Segmenter
-from medadv.victims.transforms import InputTransform
 
 Given = Segmenter | nn.Module
 """What Python may bring in: a victim, or a bare network."""
@@ -103,9 +102,9 @@ def _placed(victim: Segmenter, entry: Entry, terms: Terms) -> Segmenter:
 
 
 def _behind(entry: Entry, company: Company, terms: Terms) -> Segmenter | None:
-    """The victim that it is like behind an input transform, if that is what defends it."""
+    """The victim that it is like behind a protection, if that is what defends it."""
     defence = entry.spec.defence
-    if not isinstance(defence, InputTransform) or entry.name in terms.given:
+    if not isinstance(defence, Protection) or entry.name in terms.given:
         return None
     assert company.behind is not None  # entrants
     return defended(company.behind, defence)

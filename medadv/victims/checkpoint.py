@@ -25,12 +25,15 @@ from medadv.victims.detector_card import DetectorCard
 from medadv.victims.head import Head, make_head
 from medadv.victims.networks import Architecture, build_network
 from medadv.victims.normalize import Normalisation
+from medadv.victims.random_transforms import RandomTransform
 from medadv.victims.segmentation import Segmenter, weights_digest
 from medadv.victims.spatial import Spatial
 from medadv.victims.transforms import InputTransform, StraightThrough
 from medadv.victims.window import SlidingWindow, WholeVolume
 
-Preprocessing = Annotated[Normalisation | Spatial | InputTransform | StraightThrough, Field(discriminator="name")]
+Preprocessing = Annotated[
+    Normalisation | Spatial | InputTransform | StraightThrough | RandomTransform, Field(discriminator="name")
+]
 """Every step that a card can name."""
 
 WEIGHTS, CARD = "weights.safetensors", "victim.json"

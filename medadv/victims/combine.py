@@ -1,5 +1,5 @@
-"""Networks made of networks: mirrored copies of one image, folds of one training, whose answers are averaged; and one
-whose answer is multiplied.
+"""Networks made of networks: mirrored copies of one image, folds of one training, whose answers are averaged; one whose
+answer is multiplied; and one whose answer is picked out and brought to its input's grid.
 
 Of those that are averaged one member at a time is held in memory: for the gradient each is answered once more.
 """
@@ -7,16 +7,17 @@ Of those that are averaged one member at a time is held in memory: for the gradi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain, combinations
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from medadv.errors import ConfigError
+from medadv.errors import ConfigError, VictimError
 
 Member = Callable[[Float[Tensor, "b c *s"]], Float[Tensor, "b k *s"]]
 
@@ -130,6 +131,65 @@ class Scaled(nn.Module):
         return f"factor={self.factor:g}"
 
 
+class Upsampled(nn.Module):
+    """A network's logits on its input's own grid: picked out of a dictionary, and interpolated where they are coarser.
+
+    torchvision's segmentation networks answer ``{"out": logits}``, others logits of a quarter of the picture's size.
+    Interpolation is linear along each axis, with voxels as boxes (``align_corners=False``). Two and three axes.
+
+    Args:
+        network: any module that answers one tensor of logits, or several in a dictionary, list or tuple.
+        key: which of several is deployed: a name, or its place in a list.
+    """
+
+    def __init__(self, network: nn.Module, key: str | int = "out") -> None:
+        super().__init__()
+        self.network = network
+        self.key = key
+
+    @property
+    def passes(self) -> int:
+        """Networks answered for one answer."""
+        return passes(self.network)
+
+    def forward(self, x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b k *s"]:
+        """The logits.
+
+        Raises:
+            VictimError: nothing under this name, or something else than logits over as many axes.
+        """
+        answer = self.network(x)
+        if not isinstance(answer, Tensor):
+            try:
+                answer = answer[self.key]
+            except (LookupError, TypeError) as error:
+                raise VictimError(
+                    "the network's answer holds nothing under this name",
+                    got=repr(self.key),
+                    expected=f"one of {list(answer)}" if isinstance(answer, Mapping) else "its place in the answer",
+                    advice="name the one that is deployed: Upsampled(network, key=…)",
+                ) from error
+        if not isinstance(answer, Tensor) or answer.ndim != x.ndim:
+            raise VictimError(
+                "the network answers something else than logits over a grid",
+                got=f"a tensor of shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else type(answer).__name__,
+                expected=f"(b, channels, {'…, ' * (x.ndim - 3)}…): as many axes as its input",
+            )
+        return resized(answer, x.shape[2:])
+
+    def extra_repr(self) -> str:
+        """Which answer is deployed, since that is no layer."""
+        return f"key={self.key!r}"
+
+
+def resized(x: Float[Tensor, "b k *before"], shape: Sequence[int]) -> Float[Tensor, "b k *after"]:
+    """Interpolated linearly along each axis to another grid, with voxels as boxes; as it is where it fits."""
+    if tuple(x.shape[2:]) == tuple(shape):
+        return x
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(shape)]
+    return functional.interpolate(x, tuple(shape), mode=mode, align_corners=False)
+
+
 def no_such_axis(axes: Sequence[int], there: int) -> ConfigError:
     """The error of mirroring along an axis that images do not have."""
     return ConfigError("mirroring takes axes of space", got=list(axes), expected=f"some of {list(range(there))}")
@@ -140,12 +200,19 @@ def passes(network: nn.Module) -> int:
     return int(getattr(network, "passes", 1))
 
 
+def answered(member: Member, x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b k *s"]:
+    """A member's answer, of which nothing but its input is kept for the gradient: it is computed again."""
+    if not torch.is_grad_enabled():
+        return member(x)
+    # Without early_stop, whose exception TorchScript's interpreter would take for a fault of the program.
+    again: Tensor = checkpoint(member, x, use_reentrant=False, early_stop=False)
+    return again
+
+
 def _mean(members: Sequence[Member], x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b k *s"]:
     total: Tensor | None = None
     for member in members:
-        # Without early_stop, whose exception TorchScript's interpreter would take for a fault of the program.
-        again = partial(checkpoint, member, use_reentrant=False, early_stop=False)
-        answer = again(x) if torch.is_grad_enabled() else member(x)
+        answer = answered(member, x)
         total = answer if total is None else total + answer
     assert total is not None
     return total / len(members)

@@ -19,6 +19,7 @@ from medadv.victims.head import Head, Sigmoid, make_head
 from medadv.victims.networks import Architecture, build_network
 from medadv.victims.normalize import ZScore
 from medadv.victims.preprocess import Intensity, Step
+from medadv.victims.random_transforms import RandomTransform
 from medadv.victims.segmentation import Segmenter
 from medadv.victims.transforms import InputTransform, StraightThrough
 from medadv.victims.window import Inference, SlidingWindow
@@ -210,7 +211,7 @@ def check_said(
 def _settings(victim: Segmenter) -> dict[str, Any]:
     """How a victim is deployed, under the names that a study has for it."""
     # An input transform stands in front of all that a training knew: a card that names one contradicts nobody.
-    steps = [step for step in victim.steps if not isinstance(step, InputTransform | StraightThrough)]
+    steps = [step for step in victim.steps if not isinstance(step, InputTransform | StraightThrough | RandomTransform)]
     return {
         "modalities": victim.modalities,
         "head": victim.head.name,

@@ -1,53 +1,78 @@
-"""A victim behind an input transform: the same network, and another deployed pipeline, attacked as a whole."""
+"""A victim behind a protection: the same weights, and another deployed pipeline, attacked as a whole."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from medadv.errors import VictimError
-from medadv.victims.preprocess import Affine, Step
+from medadv.errors import ConfigError, VictimError
+from medadv.victims.jpeg import COLOURS, Jpeg
+from medadv.victims.multi_scale import MultiScale, MultiScaled
+from medadv.victims.preprocess import Affine, Random, described
+from medadv.victims.random_transforms import RandomTransform
 from medadv.victims.segmentation import Deployed, Segmenter
-from medadv.victims.transforms import BitDepth, InputTransform, StraightThrough, no_transform
+from medadv.victims.transforms import BitDepth, InputTransform, StraightThrough
+
+Protection = InputTransform | RandomTransform | MultiScale
+"""What a victim can be put behind without any training, and what a study can name as a defence: told by ``name``."""
 
 
-def defended(victim: Segmenter, transform: InputTransform | StraightThrough) -> Segmenter:
-    """The victim with a transform in front of its own preprocessing, on stored voxels.
+def defended(victim: Segmenter, what: Protection | StraightThrough) -> Segmenter:
+    """The victim behind a protection, which stays part of it when it is attacked and when it is scored.
 
-    Both answers see the transformed image: the one that is attacked, and the one that is scored. A ``BitDepth``, which
-    has no useful gradient, is put in front straight through; that it is so stands in ``preprocessing()``, and thereby
-    in the keys of records. A ``StraightThrough`` is taken as it is.
+    A transform stands in front of the victim's own preprocessing, on stored voxels, and both answers see the
+    transformed image. A random one draws once for each attack that is prepared, and anew for what is scored.
+    ``BitDepth`` and ``Jpeg``, which have no useful gradient, are put in front straight through; that it is so stands in
+    ``preprocessing()``, and thereby in the keys of records. A ``StraightThrough`` is taken as it is. ``MultiScale`` is
+    around the network alone: inside windows each window is seen at all scales.
 
     Args:
         victim: the undefended one; it stays as it is.
-        transform: what each image goes through first.
+        what: what protects it. The channels of a ``Jpeg`` are found by their names, where these are the colours.
 
     Raises:
-        ConfigError: something that is no input transform.
-        VictimError: something that is no ``Segmenter``, or a victim that already begins with this transform.
+        ConfigError: something that protects nothing, or that a victim with a predictor of its own cannot be put behind.
+        VictimError: something that is no ``Segmenter``, or a victim that has this very protection first of all.
     """
     if not isinstance(victim, Segmenter):
         raise VictimError(
-            "only a victim has something that a transform can be put in front of",
+            "only a victim can be put behind a protection",
             got=type(victim).__name__,
             expected="a Segmenter",
             advice="wrap the network first: Segmenter(network, Softmax(scheme), modalities)",
         )
-    if not isinstance(transform, InputTransform | StraightThrough):
-        raise no_transform(transform)
-    if victim.steps and _bare(victim.steps[0]) == _bare(transform):
+    if not isinstance(what, Protection | StraightThrough):
+        raise ConfigError(
+            "this protects no victim",
+            got=repr(what),
+            expected=f"one of {', '.join(kind.__name__ for kind in (*get_args(Protection), StraightThrough))}",
+            advice="other steps of preprocessing stand in the victim's own: Segmenter(preprocess=…)",
+        )
+    if isinstance(what, Random | MultiScale) and victim.deployed is not None:
+        raise ConfigError(
+            f"a victim that is scored by its format's own predictor cannot be put behind {what.name!r}",
+            cause="the predictor would go on scoring the single answer to the plain image",
+            advice="load its weights as a state dict, which is scored as it is attacked",
+        )
+    what = _by_colour(what, victim.modalities)
+    if _bare(what) in _present(victim):
         raise VictimError(
             "the victim already begins with this transform",
-            got=_bare(transform),
+            got=_bare(what),
             cause="a victim that was saved with its transform has it when it is loaded",
             advice="take the victim as it is",
         )
-    step = StraightThrough(transform) if isinstance(transform, BitDepth) else transform
-    deployed = None if victim.deployed is None else Behind(step, victim.deployed)
+    if isinstance(what, MultiScale):
+        return replace(victim, network=MultiScaled(victim.network, what), way=None)
+    step = StraightThrough(what) if isinstance(what, BitDepth | Jpeg) else what
+    deployed = None
+    if victim.deployed is not None:
+        assert isinstance(step, InputTransform | StraightThrough)  # refused above
+        deployed = Behind(step, victim.deployed)
     return replace(victim, preprocess=(step, *victim.steps), deployed=deployed, way=None)
 
 
@@ -70,8 +95,26 @@ class Behind:
 
     def describe(self) -> dict[str, Any]:
         """The transform, and what the predictor says of itself."""
-        return {"transform": asdict(self.transform), "deployed": self.deployed.describe()}
+        return {"transform": described(self.transform), "deployed": self.deployed.describe()}
 
 
-def _bare(step: Step) -> Step:
-    return step.step if isinstance(step, StraightThrough) else step
+def _by_colour(what: Protection | StraightThrough, modalities: tuple[str, ...]) -> Protection | StraightThrough:
+    """A JPEG with the channels in the order that their names say."""
+    if isinstance(what, StraightThrough):
+        step = _by_colour(what.step, modalities)
+        assert isinstance(step, InputTransform)
+        return replace(what, step=step)
+    if not isinstance(what, Jpeg) or set(modalities) != set(COLOURS):
+        return what
+    red, green, blue = (modalities.index(colour) for colour in COLOURS)
+    return replace(what, rgb=(red, green, blue))
+
+
+def _present(victim: Segmenter) -> tuple[object, ...]:
+    """What an image meets first, and the network."""
+    around = (victim.network.setting,) if isinstance(victim.network, MultiScaled) else ()
+    return (*map(_bare, victim.steps[:1]), *around)
+
+
+def _bare(what: object) -> object:
+    return what.step if isinstance(what, StraightThrough) else what

@@ -6,15 +6,17 @@ knows, it is a linear map between two grids, or a change of intensities; its gra
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
+from medadv.attack.rng import Rng
 from medadv.errors import ConfigError
 
 Image = Float[Tensor, "b c *s"]
@@ -85,6 +87,41 @@ class Step(Protocol):
         ...
 
 
+@runtime_checkable
+class Random(Protocol):
+    """A step that draws: anew for each image that is scored, once for an attack that is prepared."""
+
+    def drawn(self, rng: Rng) -> Step:
+        """The step with the draws of these streams, one a sample."""
+        ...
+
+
+@runtime_checkable
+class Drawn(Protocol):
+    """A prepared step that treats each sample of its batch in another way."""
+
+    def take(self, index: Int[Tensor, "kept"]) -> Self:
+        """The step of a part of the batch."""
+        ...
+
+
+UNSAID = {"unsaid": True}
+"""Metadata of a setting that came later: where it is its default, nothing is said, and records keep their keys."""
+
+
+def described(step: Step) -> dict[str, Any]:
+    """A step and its settings as JSON."""
+
+    def told(value: Any) -> Any:
+        if not is_dataclass(value):
+            return value
+        said = [f for f in fields(value) if not (f.metadata == UNSAID and getattr(value, f.name) == f.default)]
+        return {f.name: told(getattr(value, f.name)) for f in said}
+
+    plain: dict[str, Any] = json.loads(json.dumps(told(step)))
+    return plain
+
+
 @dataclass(frozen=True, eq=False)
 class Way:
     """All steps of a pipeline, prepared on one image."""
@@ -115,6 +152,12 @@ class Way:
         for step in reversed(self.steps):
             answer = step.back(answer, outside)
         return answer
+
+    def take(self, index: Int[Tensor, "kept"]) -> Way:
+        """The way of a part of the batch."""
+        if not any(isinstance(step, Drawn) for step in self.steps):
+            return self
+        return Way(tuple(step.take(index) if isinstance(step, Drawn) else step for step in self.steps))
 
     def labels(self, truth: Int[Tensor, "b *s"]) -> Int[Tensor, "b *network"]:
         """A stored label map → the network's grid."""

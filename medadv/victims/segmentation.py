@@ -25,7 +25,7 @@ from medadv.victims import fit
 from medadv.victims.combine import passes
 from medadv.victims.head import Head, Voxels
 from medadv.victims.normalize import ZScore
-from medadv.victims.preprocess import Affine, Step, Way, matrix
+from medadv.victims.preprocess import Affine, Random, Step, Way, described, matrix
 from medadv.victims.window import Inference, WholeVolume
 
 
@@ -138,13 +138,15 @@ class Segmenter:
         """
         fit.check_data(self.given or self.modalities, self.head.scheme, modalities, scheme)
 
-    def prepare(self, x0: Float[Tensor, "b c *s"], rng: Rng) -> Segmenter:  # noqa: ARG002
-        """Freeze what the preprocessing chooses by the clean image: where a crop lies."""
-        return replace(self, way=Way.prepared(self.steps, self.own(x0), self.affine))
+    def prepare(self, x0: Float[Tensor, "b c *s"], rng: Rng) -> Segmenter:
+        """Freeze what the preprocessing chooses by the clean image: where a crop lies; and what it draws."""
+        drawn = (s.drawn(rng.fork(f"step {i}")) if isinstance(s, Random) else s for i, s in enumerate(self.steps))
+        return replace(self, way=Way.prepared(tuple(drawn), self.own(x0), self.affine))
 
-    def take(self, index: Int[Tensor, "kept"]) -> Segmenter:  # noqa: ARG002
-        """The same for every part of a batch."""
-        return self
+    def take(self, index: Int[Tensor, "kept"]) -> Segmenter:
+        """The victim of a part of a batch: another one only where each sample has draws of its own."""
+        way = self.way and self.way.take(index)
+        return self if way is self.way else replace(self, way=way)
 
     def targets(self, truth: Truth) -> Voxels:
         """Every voxel with its label.
@@ -206,7 +208,7 @@ class Segmenter:
         return {
             "modalities": list(self.modalities),
             **({"given": list(self.given)} if self.given not in (None, self.modalities) else {}),
-            "preprocess": [json.loads(json.dumps(asdict(step))) for step in self.steps],  # type: ignore[call-overload]
+            "preprocess": [described(step) for step in self.steps],
             **({"deployed": self.deployed.describe()} if self.deployed else {}),
             "inference": json.loads(json.dumps(asdict(self.inference))),
             "head": {"name": self.head.name, "channels": list(self.head.channels)},

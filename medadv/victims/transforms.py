@@ -4,29 +4,28 @@ They were proposed as defences (feature squeezing: Xu et al. 2018, arXiv:1704.01
 at most their gradient, and ``StraightThrough`` gives it another one (Athalye et al. 2018, arXiv:1802.00420).
 
 All of them leave zeros zero and non-zeros non-zero, since the head is found by its zeros, and work inside each
-modality's own non-zero voxels: what lies beyond does not count, and does not darken the border of the head. Lengths are
-in voxels of the stored grid, whatever their size in mm; the grid stays. Two and three axes.
+modality's own non-zero voxels: what lies beyond does not count, and does not darken the border of the head. In pictures
+zeros are black: with ``nonzero=False`` they are voxels like all others. Lengths are in voxels of the stored grid,
+whatever their size in mm; the grid stays. Two and three axes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import product
 from math import inf
 from typing import Annotated, Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from medadv.errors import ConfigError
-from medadv.victims.preprocess import Image, Intensity
+from medadv.victims.jpeg import Jpeg
+from medadv.victims.median import Median
+from medadv.victims.preprocess import UNSAID, Image, Intensity
 from medadv.victims.resample import Matrix, Stage
 
 REACH = 4
@@ -34,9 +33,6 @@ REACH = 4
 
 TINY = torch.finfo(torch.float32).tiny
 """What stands for a zero that a transform made of something else: still no zero where a predictor reads float32."""
-
-CHUNK = 2**24
-"""Numbers that the neighbourhoods of a median hold at a time."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +44,19 @@ class GaussianSmoothing(Intensity):
 
     Attributes:
         sigma: the standard deviation along each axis, voxels.
+        nonzero: False counts zeros as well and changes them: for pictures.
 
     Raises:
         ConfigError: no positive number.
     """
 
     sigma: float
+    nonzero: bool = field(default=True, metadata=UNSAID)
     name: Literal["gaussian smoothing"] = "gaussian smoothing"
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (a study may not misspell a key)
 
     def __post_init__(self) -> None:
-        if not _is_number(self.sigma) or not 0 < self.sigma < inf:
+        if not is_number(self.sigma) or not 0 < self.sigma < inf:
             raise ConfigError(
                 "a Gaussian has a positive width",
                 got=f"sigma = {self.sigma!r}",
@@ -69,7 +67,7 @@ class GaussianSmoothing(Intensity):
 
     def __call__(self, x: Image) -> Image:
         """Smooth."""
-        return _averaged(x, Stage(tuple(_gaussian(n, self.sigma) for n in x.shape[2:])))
+        return _averaged(x, Stage(tuple(_gaussian(n, self.sigma) for n in x.shape[2:])), self.nonzero)
 
 
 @dataclass(frozen=True)
@@ -81,12 +79,14 @@ class MedianSmoothing(Intensity):
 
     Attributes:
         size: of the cube along each axis, voxels; odd.
+        nonzero: False counts zeros as well and changes them: for pictures.
 
     Raises:
         ConfigError: no odd number.
     """
 
     size: int
+    nonzero: bool = field(default=True, metadata=UNSAID)
     name: Literal["median smoothing"] = "median smoothing"
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (a study may not misspell a key)
 
@@ -100,8 +100,8 @@ class MedianSmoothing(Intensity):
 
     def __call__(self, x: Image) -> Image:
         """Smooth."""
-        smooth: Image = _Median.apply(x, self.size)
-        return _kept(x, smooth)
+        smooth: Image = Median.apply(x, self.size, _counted(x, self.nonzero))
+        return kept(x, smooth) if self.nonzero else smooth
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,17 @@ class BitDepth(Intensity):
 
     Attributes:
         bits: 1 to 24, which is all that float32 holds.
+        span: the lowest and the highest level, the same for every image: (0, 255) for pictures. What lies beyond is
+            clipped. None: each modality's minimum and maximum.
+        nonzero: False counts zeros as well and changes them: for pictures.
 
     Raises:
-        ConfigError: another number of bits.
+        ConfigError: another number of bits, or a span that is none.
     """
 
     bits: int
+    span: tuple[float, float] | None = field(default=None, metadata=UNSAID)
+    nonzero: bool = field(default=True, metadata=UNSAID)
     name: Literal["bit depth"] = "bit depth"
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (a study may not misspell a key)
 
@@ -130,17 +135,25 @@ class BitDepth(Intensity):
                 expected="1 to 24: float32 holds no more",
                 advice="4 bits are 16 grey levels",
             )
+        if self.span is not None:
+            if not ascending(self.span):
+                raise ConfigError("levels lie between two numbers", got=self.span, expected="for example (0, 255)")
+            object.__setattr__(self, "span", tuple(map(float, self.span)))
 
     def __call__(self, x: Image) -> Image:
         """Round to the nearest level, half to even."""
-        inside, axes = x != 0, tuple(range(2, x.ndim))
-        low = torch.where(inside, x, inf).amin(axes, keepdim=True)
-        high = torch.where(inside, x, -inf).amax(axes, keepdim=True)
+        inside, axes = _counted(x, self.nonzero), tuple(range(2, x.ndim))
+        if self.span is None:
+            low = torch.where(inside, x, inf).amin(axes, keepdim=True)
+            high = torch.where(inside, x, -inf).amax(axes, keepdim=True)
+        else:
+            low, high = (x.new_full((len(x), x.shape[1], *[1] * len(axes)), limit) for limit in self.span)
         varies = low < high  # neither a constant modality nor an empty one
         low, high = torch.where(varies, low, 0), torch.where(varies, high, 1)
         steps = 2**self.bits - 1
-        level = torch.round((x - low) / (high - low) * steps)
-        return _kept(x, torch.where(varies, torch.lerp(low, high, level / steps), x))
+        level = torch.round((x - low) / (high - low) * steps).clamp(0, steps)
+        y = torch.where(varies, torch.lerp(low, high, level / steps), x)
+        return kept(x, y) if self.nonzero else y
 
 
 @dataclass(frozen=True)
@@ -154,17 +167,19 @@ class Resampled(Intensity):
 
     Attributes:
         factor: how many times longer voxels become; 1 changes nothing.
+        nonzero: False counts zeros as well and changes them: for pictures.
 
     Raises:
         ConfigError: less than 1.
     """
 
     factor: float
+    nonzero: bool = field(default=True, metadata=UNSAID)
     name: Literal["resampling"] = "resampling"
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (a study may not misspell a key)
 
     def __post_init__(self) -> None:
-        if not _is_number(self.factor) or not 1 <= self.factor < inf:
+        if not is_number(self.factor) or not 1 <= self.factor < inf:
             raise ConfigError(
                 "resampling makes voxels larger, and then small again",
                 got=f"factor = {self.factor!r}",
@@ -174,10 +189,11 @@ class Resampled(Intensity):
 
     def __call__(self, x: Image) -> Image:
         """Down, and up again."""
-        return _averaged(x, Stage(tuple(_down_and_up(n, max(round(n / self.factor), 1)) for n in x.shape[2:])))
+        stage = Stage(tuple(_down_and_up(n, max(round(n / self.factor), 1)) for n in x.shape[2:]))
+        return _averaged(x, stage, self.nonzero)
 
 
-InputTransform = GaussianSmoothing | MedianSmoothing | BitDepth | Resampled
+InputTransform = GaussianSmoothing | MedianSmoothing | BitDepth | Resampled | Jpeg
 """What a study can name as a defence: told apart by ``name``."""
 
 
@@ -221,27 +237,40 @@ def no_transform(got: object) -> ConfigError:
     return ConfigError(
         "this is no input transform",
         got=repr(got),
-        expected="GaussianSmoothing(sigma), MedianSmoothing(size), BitDepth(bits) or Resampled(factor)",
+        expected="GaussianSmoothing(sigma), MedianSmoothing(size), BitDepth(bits), Resampled(factor) or Jpeg(quality)",
         advice="other steps of preprocessing stand in the victim's own: Segmenter(preprocess=…)",
     )
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """An int or a float."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _kept(x: Image, y: Image) -> Image:
+def ascending(values: object) -> bool:
+    """Two finite numbers, the second above the first."""
+    given = tuple(values) if isinstance(values, tuple | list) else ()
+    return len(given) == 2 and all(map(is_number, given)) and -inf < given[0] < given[1] < inf
+
+
+def kept(x: Image, y: Image) -> Image:
     """What was zero as it was, and the rest as it has become, but never zero."""
     inside = x != 0
     y = torch.where(inside, y, x)
     return y + (inside & (y == 0)) * TINY
 
 
-def _averaged(x: Image, stage: Stage) -> Image:
-    """Weighted means over the non-zero voxels: the weights of a linear map, summing to 1 among them."""
-    inside = x != 0
+def _counted(x: Image, nonzero: bool) -> Bool[Tensor, "b c *s"]:
+    """The voxels that count."""
+    return x != 0 if nonzero else torch.ones_like(x, dtype=torch.bool)
+
+
+def _averaged(x: Image, stage: Stage, nonzero: bool) -> Image:
+    """Weighted means over the voxels that count: the weights of a linear map, summing to 1 among them."""
+    inside = _counted(x, nonzero)
     weight = stage(inside.to(x.dtype))
-    return _kept(x, stage(x * inside) / torch.where(inside, weight, 1))  # each voxel has a weight in its own mean
+    y = stage(x * inside) / torch.where(inside, weight, 1)  # each voxel has a weight in its own mean
+    return kept(x, y) if nonzero else y
 
 
 @lru_cache(maxsize=64)
@@ -264,47 +293,6 @@ def _down_and_up(n: int, m: int) -> Matrix | None:
     places = ((old + 0.5) * (m / n) - 0.5).clamp(0, m - 1)
     up = (1 - (places[:, None] - new).abs()).clamp(min=0)
     return up @ (down / down.sum(1, keepdim=True))
-
-
-class _Median(Function):
-    """The median of each neighbourhood's non-zero voxels; backwards, to the voxel that it is."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Image, size: int) -> Image:
-        axes, margin = x.ndim - 2, size // 2
-        around = functional.pad(torch.where(x != 0, x, torch.nan), [margin] * (2 * axes), value=torch.nan)
-        y, ctx.size = torch.empty_like(x), size
-        selected = torch.empty(x.shape, dtype=torch.int32, device=x.device)
-        rows = max(CHUNK // max(x.select(2, 0).numel() * size**axes, 1), 1)
-        for first in range(0, x.shape[2], rows):
-            part = around[:, :, first : first + rows + 2 * margin]
-            for axis in range(2, x.ndim):
-                part = part.unfold(axis, size, 1)
-            near = part.flatten(x.ndim)
-            middle = near.nanmedian(-1).values  # NaN where all are zero
-            y[:, :, first : first + rows] = middle
-            # Of equal ones the first: which one nanmedian names differs between devices.
-            selected[:, :, first : first + rows] = (near == middle[..., None]).to(torch.uint8).argmax(-1)
-        ctx.save_for_backward(selected)
-        return y.nan_to_num_(0)
-
-    @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
-    def backward(ctx: Any, g: Image) -> tuple[Image, None]:
-        (selected,) = ctx.saved_tensors
-        shape, size = g.shape[2:], ctx.size
-        around = g.new_zeros(*g.shape[:2], *(n + size - 1 for n in shape))
-        # One neighbour after the other, in the order of ``unfold``: sums in one order, on any device.
-        for number, offsets in enumerate(product(range(size), repeat=len(shape))):
-            _moved(around, offsets, shape).add_(torch.where(selected == number, g, 0))
-        return _moved(around, (size // 2,) * len(shape), shape), None
-
-
-def _moved(around: Tensor, offsets: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """The part of a padded image, of this shape, that begins there."""
-    for axis, (first, length) in enumerate(zip(offsets, shape, strict=True)):
-        around = around.narrow(axis + 2, first, length)
-    return around
 
 
 class _Instead(Function):

@@ -7,7 +7,7 @@ memory, no approximation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
@@ -70,7 +70,7 @@ class WholeVolume:
         padding = [(0, -size % self.multiple) for size in shape]
         z = _padded(z, padding)
         advice = "pad to what it can halve and double again: WholeVolume(multiple=2**n) for n halvings"
-        return _cropped(_on_grid(network(z), z.shape[2:], advice), padding, shape)
+        return _cropped(on_grid(network(z), z.shape[2:], advice), padding, shape)
 
 
 @dataclass(frozen=True)
@@ -201,9 +201,8 @@ def _stacked(z: Tensor, group: Sequence[Window]) -> Tensor:
 def _stitch(z: Float[Tensor, "b c *s"], network: Network, plan: _Plan) -> Float[Tensor, "b k *s"]:
     stitched: Tensor | None = None
     for group in plan.groups:
-        answers = network(_stacked(z, group))
         advice = "choose a roi that the network can halve and double again: a multiple of 2**n for n halvings"
-        _on_grid(answers, plan.weight.shape, advice)
+        answers = on_grid(network(_stacked(z, group)), plan.weight.shape, advice)
         if stitched is None:
             stitched = z.new_zeros(len(z), answers.shape[1], *z.shape[2:])
         for window, answer in zip(group, torch.split(answers, len(z)), strict=True):
@@ -241,9 +240,22 @@ class _Stitched(Function):
         return gradient, None, None
 
 
-def _on_grid(answer: Float[Tensor, "b k *any"], shape: Sequence[int], advice: str) -> Float[Tensor, "b k *any"]:
-    """The answer, if it lies where it was asked: cropping or stretching it would move every voxel a little."""
+def on_grid(answer: object, shape: Sequence[int], advice: str) -> Float[Tensor, "b k *any"]:
+    """The answer, if it lies where it was asked: cropping or stretching it would move every voxel a little.
+
+    Raises:
+        VictimError: several answers, or one on another grid.
+    """
+    if not isinstance(answer, Tensor):
+        raise VictimError(
+            "the network answers with several things, and not with logits alone",
+            got=f"a {type(answer).__name__}" + (f" of {list(answer)}" if isinstance(answer, Mapping) else ""),
+            expected="one tensor of logits (b, channels, *s)",
+            advice="name the one that is deployed: Segmenter(Upsampled(network, key='out'), …)",
+        )
     if answer.shape[2:] != torch.Size(shape):
+        if answer.ndim == len(shape) + 2 and all(2 * n <= m for n, m in zip(answer.shape[2:], shape, strict=True)):
+            advice += "; logits of lower resolution by design are interpolated: Segmenter(Upsampled(network), …)"
         raise VictimError(
             "the network does not answer on its input's grid",
             got=f"answers of {tuple(answer.shape[2:])} to inputs of {tuple(shape)}",

@@ -287,8 +287,8 @@ def test_an_adaptive_attack_on_smoothing_beats_one_that_does_not_know_of_it() ->
     ("victim", "step", "kind", "words"),
     [
         (nn.Conv3d(1, 2, 1), BitDepth(4), VictimError, "only a victim"),
-        (bright(), ZScore(), ConfigError, "no input transform"),
-        (bright(), "median smoothing", ConfigError, "no input transform"),
+        (bright(), ZScore(), ConfigError, "protects no victim"),
+        (bright(), "median smoothing", ConfigError, "protects no victim"),
         (defended(bright(), BitDepth(4)), BitDepth(4), VictimError, "already begins"),
     ],
 )

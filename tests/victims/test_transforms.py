@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from medadv.errors import ConfigError
-from medadv.victims import transforms
+from medadv.victims import median
 from medadv.victims.normalize import ZScore
 from medadv.victims.preprocess import Way
 from medadv.victims.transforms import (
@@ -83,7 +83,7 @@ def test_a_median_is_that_of_the_voxels_that_are_not_zero(
     shape: tuple[int, ...], size: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = scan(*shape, holes=0.4)
-    monkeypatch.setattr(transforms, "CHUNK", chunk)
+    monkeypatch.setattr(median, "CHUNK", chunk)
 
     def lower(near: np.ndarray) -> float:
         there = np.sort(near[near != 0])  # zeros beyond the image's ends, too
