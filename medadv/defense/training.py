@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from signal import SIGTERM, Signals
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from jaxtyping import Float
@@ -66,6 +66,10 @@ class Batch(Protocol):
     @property
     def cases(self) -> tuple[str, ...]:
         """The case of each sample."""
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """The same on a device."""
         ...
 
 

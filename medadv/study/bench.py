@@ -17,15 +17,16 @@ from torch import Tensor
 from medadv.data.case import Case, Volume
 from medadv.data.support import Support, support
 from medadv.errors import CaseError, Reason, RunError
+from medadv.objects import Truth
 from medadv.study.conditions import Image
 from medadv.study.folder import RunFolder
 from medadv.study.inputs import Digests, digests_of, read_labelled
 from medadv.study.maps import GivenMap, read_map
 from medadv.study.records import digest
-from medadv.victims.head import Head
+from medadv.study.tasks import Answer, Subject, Task, task_of
 from medadv.victims.memory import is_full
-from medadv.victims.segmentation import Segmenter, weights_digest
-from medadv.victims.thrift import SAVINGS, Visiting
+from medadv.victims.segmentation import weights_digest
+from medadv.victims.thrift import Visiting
 
 Result = TypeVar("Result")
 
@@ -40,13 +41,13 @@ class Contestant:
     """
 
     name: str
-    victims: Mapping[str, Segmenter]
+    victims: Mapping[str, Subject]
     savings: list[str] = field(default_factory=list)
 
     @property
-    def head(self) -> Head:
-        """What its channels mean, the same for every fold."""
-        return next(iter(self.victims.values())).head
+    def first(self) -> Subject:
+        """The victim of one fold: what they are asked, and can answer, is the same for every fold."""
+        return next(iter(self.victims.values()))
 
     def identity(self, case: str) -> dict[str, Any]:
         """What the victim of a case is: weights, the network's layers as they print themselves, and the pipeline.
@@ -57,7 +58,7 @@ class Contestant:
 
 
 @lru_cache(maxsize=64)
-def _identity(victim: Segmenter) -> dict[str, Any]:
+def _identity(victim: Subject) -> dict[str, Any]:
     network = victim.network
     return {
         "weights": weights_digest(network),
@@ -102,10 +103,10 @@ class Bench:
         return volume
 
     @cached_property
-    def victim(self) -> Segmenter:
+    def victim(self) -> Subject:
         """The victim of this case, told where its voxels lie, with all savings made so far."""
-        victim = self.contestant.victims[self.case.case].at(self.volume.affine)
-        for saving in SAVINGS:
+        victim: Subject = self.contestant.victims[self.case.case].at(self.volume.affine)
+        for saving in self.task.savings:
             if saving.name in self.contestant.savings:
                 victim = saving.apply(victim) or victim
         return victim
@@ -130,7 +131,7 @@ class Bench:
 
     def _save(self, problem: str) -> None:
         made = self.contestant.savings
-        for saving in SAVINGS:
+        for saving in self.task.savings:
             thrifty = None if saving.name in made else saving.apply(self.victim)
             if thrifty is not None:
                 made.append(saving.name)
@@ -162,11 +163,21 @@ class Bench:
         """The clean voxels, ``(1, c, *s)``."""
         return self.volume.x[None].to(self.device)
 
+    @cached_property
+    def task(self) -> Task:
+        """What the victim is asked."""
+        return task_of(self.contestant.victims[self.case.case])
+
     @property
-    def truth(self) -> Int[Tensor, "*s"]:
-        """The expert's labels in the data's numbers."""
-        assert self.volume.truth is not None  # read_labelled
-        return self.volume.truth
+    def truth(self) -> Answer:
+        """What the expert says, in the data's numbers."""
+        return self.task.truth(self.volume)
+
+    @property
+    def posed(self) -> Truth:
+        """The same as the victim is attacked on it: a batch of one, in its own numbers."""
+        posed = self.task.posed(self.truth, self.case.scheme, self.victim.scheme)
+        return posed.to(self.device) if isinstance(posed, Tensor) else [each.to(self.device) for each in posed]
 
     def given(self, folder: str) -> Int[Tensor, "1 *s"]:
         """The map that a folder gives for this case, in the victim's numbers.
@@ -181,23 +192,23 @@ class Bench:
                 cause="its file was written anew while the study ran",
                 advice="run the same command again: it is then another map",
             )
-        return self.case.scheme.translate(labels, self.victim.head.scheme)[None].to(self.device)
+        return self.case.scheme.translate(labels, self.victim.scheme)[None].to(self.device)
 
     @cached_property
-    def answer(self) -> Int[Tensor, "*s"]:
+    def answer(self) -> Answer:
         """The deployed answer to the clean case."""
         return self.predict(self.x)
 
-    def predict(self, x: Image) -> Int[Tensor, "*s"]:
+    def predict(self, x: Image) -> Answer:
         """The deployed answer, told in the data's numbers."""
         return self._told(self.victim.predict(x))
 
-    def agreement(self, x: Image, answer: Int[Tensor, "*s"]) -> float:
+    def agreement(self, x: Image, answer: Answer) -> float:
         """The share of voxels on which the way that is differentiated decides like the deployed answer to ``x``."""
-        return (self._told(self.victim.decided(x)) == answer).double().mean().item()
+        return self.task.agreement(self._told(self.victim.decided(x)), answer)
 
-    def _told(self, labels: Int[Tensor, "1 *s"]) -> Int[Tensor, "*s"]:
-        return self.victim.head.scheme.translate(labels[0].cpu(), self.case.scheme)
+    def _told(self, decision: Any) -> Answer:
+        return self.task.told(decision, self.victim.scheme, self.case.scheme)
 
     def support(self, kind: Support) -> Bool[Tensor, "1 c *s"]:
         """Where voxels may change, by the study's rule.

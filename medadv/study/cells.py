@@ -14,16 +14,18 @@ from torch import Tensor
 
 from medadv.attack.rng import Rng
 from medadv.attack.threat import Box
-from medadv.data.files import read, write, written
+from medadv.data.files import eight_bit, read, write, written
+from medadv.data.picture import is_picture_case
 from medadv.errors import CaseError, GradientError, Reason, RunError, VictimError
 from medadv.study.bench import Bench
 from medadv.study.conditions import CLEAN, Condition, Image, Need, Scene, Shown
-from medadv.study.fidelity import fidelity
+from medadv.study.fidelity import distortion, fidelity
 from medadv.study.folder import versions
+from medadv.study.metrics import MetricName
 from medadv.study.records import SCHEMA, Effort, Record, digest, file_digest, write_record
-from medadv.study.scores import rows, score
+from medadv.study.scores import VOLUMES, Measure, rows
 from medadv.study.slices import Views, save_slices
-from medadv.victims.segmentation import Segmenter
+from medadv.study.tasks import Answer, Subject
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,7 @@ class Cell:
         regions: what is scored.
         seed: the study's.
         sources: what the condition needs → the cell that delivers it.
+        metrics: how it is scored.
     """
 
     bench: Bench
@@ -43,6 +46,7 @@ class Cell:
     regions: Sequence[str]
     seed: int
     sources: Mapping[Need, Cell] = field(default_factory=dict)
+    metrics: tuple[MetricName, ...] = VOLUMES
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
@@ -57,6 +61,7 @@ class Cell:
             **({"attacked": [c.identity(self.bench.case.case) for c in found_for]} if found_for else {}),
             "condition": self.condition.settings(),
             "regions": list(self.regions),
+            **({} if self.metrics == VOLUMES else {"metrics": list(self.metrics)}),
             "seed": self.seed,
             "precision": "float32",
             "schema": SCHEMA,
@@ -134,10 +139,7 @@ class Cell:
         again = delivered[None].to(bench.device)
         bench.stored[self.condition.name] = again
         fooled = bench.predict(again)
-        of_file, of_memory = (
-            score(prediction, bench.truth, bench.case.scheme, bench.volume.spacing, self.regions)
-            for prediction in (fooled, bench.predict(shown.x))
-        )
+        of_file, of_memory = (self._measured(answer) for answer in (fooled, bench.predict(shown.x)))
         if pictured:
             views = Views(bench.volume.x, delivered, bench.truth, bench.answer, fooled)
             support = bench.support(self.condition.reach.kind)[0].cpu()
@@ -161,22 +163,34 @@ class Cell:
             savings=tuple(bench.contestant.savings),
             device=str(bench.device),
             fidelity=fidelity(bench.volume.x, delivered, bench.case.modalities),
-            scores=rows(of_file, of_memory),
+            scores=rows(of_file, of_memory, self._of_copy()),
+            distortion=distortion(bench.volume.x, delivered) if is_picture_case(bench.case) else None,
+            **bench.task.kept(fooled, bench.volume),
         )
         bench.folder.finish(record, time.perf_counter() - began)
         return record
+
+    def _of_copy(self) -> list[Measure] | None:
+        """The scores of a delivered picture's 8-bit copy, in which changes below half a grey level are gone."""
+        bench = self.bench
+        if self.condition is CLEAN or not is_picture_case(bench.case):
+            return None
+        copy = read(eight_bit(bench.case, bench.folder.volume(*self.place))).x
+        return self._measured(bench.predict(copy[None].to(bench.device)))
+
+    def _measured(self, answer: Answer) -> list[Measure]:
+        return self.bench.task.measures(answer, self.bench.volume, self.regions, self.metrics)
 
     def _show(self) -> Shown:
         """The case as the condition presents it; its random stream follows from contents, not from names."""
         bench, victim = self.bench, self.bench.victim
         rng = Rng.seeded(self.seed, [bench.digests.voxels]).fork(digest(self.condition.settings()))
-        truth = bench.case.scheme.translate(bench.truth, victim.head.scheme)
         support = bench.support(self.condition.reach.kind)
         spacing, modalities, folder = bench.volume.spacing, bench.case.modalities, self.condition.draws
         given = None if folder is None else bench.given(folder)
         stored = {n: s.bench.stored[s.condition.name].to(bench.device) for n, s in self.sources.items()}
         return self.condition.show(
-            Scene(victim, bench.x, truth[None].to(bench.device), rng, stored, support, modalities, spacing, given)
+            Scene(victim, bench.x, bench.posed, rng, stored, support, modalities, spacing, given)
         )
 
     def _deliver(self, shown: Shown) -> tuple[Float[Tensor, "c *s"], dict[str, str]]:
@@ -212,7 +226,7 @@ class Cell:
         return radii, self.allowed.size(x)[0].item()
 
 
-def _effort(shown: Shown, victim: Segmenter) -> Effort | None:
+def _effort(shown: Shown, victim: Subject) -> Effort | None:
     if (adversarial := shown.adversarial) is None:
         return None
     return Effort(

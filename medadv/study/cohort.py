@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medadv.data.brats import GRADES
 from medadv.data.case import Case, Cohort, Refusal
 from medadv.data.census import ENDING
-from medadv.errors import ConfigError, Reason
+from medadv.errors import CaseError, ConfigError, Reason
 from medadv.labels import LabelScheme
 from medadv.study.inputs import Digests, examine
 from medadv.study.maps import GivenMap, examine_maps
@@ -19,6 +19,7 @@ from medadv.study.progress import Watch
 from medadv.study.sources import PATHS, imported
 from medadv.study.spec import NAME, Study
 from medadv.study.split import Fold, divide
+from medadv.study.tasks import SEGMENTATION, Task
 
 MOST_STRATA = 20
 FEWEST_IN_A_STRATUM = 3
@@ -59,7 +60,14 @@ class Parts:
         return self.names.disguised(text, self.words)
 
 
-def gather(study: Study, folder: Path, names: Names, watch: Watch, alone: bool = True) -> Parts:
+def gather(
+    study: Study,
+    folder: Path,
+    names: Names,
+    watch: Watch,
+    alone: bool = True,
+    tasks: Collection[Task] = (SEGMENTATION,),
+) -> Parts:
     """Import the study's data, pass every case through the gate, and split what is left.
 
     Cases are examined before the split, so that one bad case moves no other from one part to another.
@@ -70,6 +78,7 @@ def gather(study: Study, folder: Path, names: Names, watch: Watch, alone: bool =
         names: what the cases are called in the results.
         watch: told of the reading.
         alone: whether this is the only process; parts of a study write no data.
+        tasks: what the victims are asked: a case whose truth is not known for one of them is not used.
 
     Raises:
         ConfigError: no such data, strata that would tell who is who, or a split that the data cannot serve.
@@ -78,8 +87,9 @@ def gather(study: Study, folder: Path, names: Names, watch: Watch, alone: bool =
     cohort = _named_plainly(imported(study.data, folder, study.seed, alone), names)
     if names.key is not None:
         check_strata(cohort)
-    digests, refused = examine(cohort.cases, folder / "inputs.json", watch)
-    refused = [*cohort.refused, *refused, *_twins(cohort.cases, digests)]
+    asked, mute = _labelled(cohort.cases, tasks)
+    digests, refused = examine(asked, folder / "inputs.json", watch)
+    refused = [*cohort.refused, *mute, *refused, *_twins(cohort.cases, digests)]
     twins = {refusal.case for refusal in refused}
     usable = [case for case in cohort.cases if case.case in digests and case.case not in twins]
     if not usable:
@@ -135,6 +145,20 @@ def with_maps(study: Study, parts: Parts, folder: Path, watch: Watch) -> Parts:
         )
     folds = tuple(replace(fold, test=[case for case in fold.test if case.case in maps]) for fold in parts.folds)
     return replace(parts, folds=folds, refused=[*parts.refused, *hidden], maps=maps)
+
+
+def _labelled(cases: Sequence[Case], tasks: Collection[Task]) -> tuple[list[Case], list[Refusal]]:
+    """The cases whose truth is known for all tasks, and the others."""
+    known: list[Case] = []
+    refused: list[Refusal] = []
+    for case in cases:
+        try:
+            for task in tasks:
+                task.check(case)
+            known.append(case)
+        except CaseError as error:
+            refused.append(Refusal(case.case, error.reason, str(error), error.names))
+    return known, refused
 
 
 def _twins(cases: Sequence[Case], digests: Mapping[str, Digests]) -> Iterator[Refusal]:

@@ -29,6 +29,8 @@ from medadv.study.folder import versions
 from medadv.study.inputs import read_labelled
 from medadv.study.progress import Silent, Watch
 from medadv.study.reach import Reach
+from medadv.study.tasks import Subject
+from medadv.victims.formats.opening import segmenter
 from medadv.victims.segmentation import Segmenter, weights_digest
 
 Part = TypeVar("Part")
@@ -49,11 +51,11 @@ class Company:
     teacher: Segmenter | None = None
 
     @classmethod
-    def among(cls, made: Mapping[tuple[str, int | None], Segmenter], entry: Entry) -> Company:
+    def among(cls, made: Mapping[tuple[str, int | None], Subject], entry: Entry) -> Company:
         """Those of an entry, of its fold, among victims that stand above it in the study."""
         entrant, fold = entry.entrant, entry.fold.number
         names = (entrant.undefended, entrant.behind, entrant.teacher)
-        return cls(*(None if name is None else made[name, fold] for name in names))
+        return cls(*(None if name is None else segmenter(made[name, fold]) for name in names))
 
 
 def lesson(entry: Entry, victim: Segmenter, company: Company) -> nn.Module:
@@ -199,7 +201,7 @@ class Examination:
 
 def _dice(victim: Segmenter, volume: Volume, x: torch.Tensor) -> float:
     assert volume.truth is not None  # of labelled cases alone
-    truth = volume.case.scheme.translate(volume.truth, victim.head.scheme)[None].to(x.device)
+    truth = volume.case.scheme.translate(volume.truth, victim.scheme)[None].to(x.device)
     targets = victim.targets(truth)
     with torch.no_grad():
         return 1 - dice_lost(targets.where, victim.at(volume.affine)(x), targets).item()

@@ -60,7 +60,7 @@ class Drill:
         assert volume.truth is not None  # of labelled cases alone
         case, device = volume.case, victim.device
         where = self.reach(support(volume, self.study.support)[None].to(device), case.modalities)
-        truth = case.scheme.translate(volume.truth, victim.head.scheme)[None].to(device)
+        truth = case.scheme.translate(volume.truth, victim.scheme)[None].to(device)
         attack = self.spec.attack(self.threat, volume.spacing)
         rng = Rng.seeded(self.study.seed, [content_digest(volume)]).fork(digest(self.settings()))
         return attack(victim.at(volume.affine), volume.x[None].to(device), truth, support=where, rng=rng).x

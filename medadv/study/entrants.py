@@ -13,8 +13,11 @@ from medadv.study.defences import Defence, Distillation, Elsewhere, Teacher, Tra
 from medadv.study.specified import Specified, distinct
 from medadv.victims.declared import INFERENCE, NETWORK, NORMALISE
 from medadv.victims.defended import Protection
+from medadv.victims.detectors.build import DETECTORS
+from medadv.victims.detectors.kinds import AnySight
 from medadv.victims.networks import Architecture
 from medadv.victims.normalize import Normalisation
+from medadv.victims.proposals import Matching
 from medadv.victims.spatial import Spatial
 from medadv.victims.window import SlidingWindow, WholeVolume
 
@@ -73,7 +76,19 @@ class VictimSpec(Specified):
     )
     normalise: Annotated[Normalisation, Field(discriminator="name")] = NORMALISE
     inference: Annotated[WholeVolume | SlidingWindow, Field(discriminator="name")] = INFERENCE
+    task: Literal["segmentation", "detection"] | None = Field(
+        None, description="what a victim from Python is asked; by its network's name if left out"
+    )
+    sight: Annotated[AnySight, Field(discriminator="name")] | None = Field(
+        None, description="of a detector: which places are attacked, e.g. how dense proposals; by its kind if left out"
+    )
+    matching: Matching = Field(Matching(), description="of a detector: which of these places are targets of objects")
     training: Training = Training()
+
+    @property
+    def detects(self) -> bool:
+        """Whether it is a detector of objects."""
+        return self.network.name in DETECTORS if self.task is None else self.task == "detection"
 
     @field_validator("modalities")
     @classmethod
@@ -93,6 +108,17 @@ class VictimSpec(Specified):
             )
         if self.weights is None and isinstance(self.defence, Elsewhere):
             raise ValueError("a defence made elsewhere is in a victim's weights: say where they are")
+        return self
+
+    @model_validator(mode="after")
+    def _of_one_task(self) -> VictimSpec:
+        of_detectors = {"sight", "matching"}
+        of_segmenters = {"head", "regions", "spatial", "inference", "mirror", "names", "folds"}
+        if said := sorted((of_segmenters if self.detects else of_detectors) & self.model_fields_set):
+            kind, other = ("detector", "segmentation") if self.detects else ("segmentation network", "detector")
+            raise ValueError(f"{', '.join(said)} are settings of a {other}, and {self.network.name} is a {kind}")
+        if self.detects and self.defence is not None and not isinstance(self.defence, Elsewhere):
+            raise ValueError(f"the {self.defence.name} is a defence of segmentation networks; a detector has none yet")
         return self
 
 

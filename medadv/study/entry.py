@@ -17,7 +17,9 @@ from medadv.study.spec import Study
 from medadv.study.split import Fold
 from medadv.victims.checkpoint import CARD
 from medadv.victims.declared import Declared
+from medadv.victims.declared_detector import DeclaredDetector
 from medadv.victims.defended import Protection
+from medadv.victims.detection import GREY_LEVELS
 
 SAID = frozenset(("modalities", "head", "regions", "network", "spatial", "normalise", "inference", "names", "folds"))
 """The settings of a victim that its own file may contradict, or leave open."""
@@ -91,15 +93,21 @@ class Entry:
         return Learner(self.name, self.fold.number, "none" if defence is None else defence.name)
 
     @property
-    def declared(self) -> Declared:
-        """What the study says of it, and no default."""
+    def declared(self) -> Declared | DeclaredDetector:
+        """What the study says of it, and no default; of a detector all of it."""
+        if self.spec.detects:
+            return self.intended
         written = {name: getattr(self.spec, name) for name in sorted(SAID & self.spec.model_fields_set)}
         return Declared(self.parts.scheme, data=self.parts.modalities, **written)
 
     @property
-    def intended(self) -> Declared:
+    def intended(self) -> Declared | DeclaredDetector:
         """How it is deployed where the study makes it, or Python brings a bare network: defaults included."""
         spec, parts = self.spec, self.parts
+        if spec.detects:
+            normalise = spec.normalise if "normalise" in spec.model_fields_set else GREY_LEVELS
+            modalities = spec.modalities or parts.modalities
+            return DeclaredDetector(parts.scheme, spec.network, modalities, normalise, spec.matching, spec.sight)
         return Declared(
             scheme=parts.scheme,
             modalities=spec.modalities or parts.modalities,

@@ -121,7 +121,7 @@ def _preprocessed(
     assert volume.truth is not None
     x = victim.own((volume.x if other is None else other)[None])
     way = Way.prepared(victim.steps, x, volume.affine)
-    truth = volume.case.scheme.translate(volume.truth, victim.head.scheme)
+    truth = volume.case.scheme.translate(volume.truth, victim.scheme)
     found = {"z": way(x)[0], "truth": way.labels(truth[None])[0]}
     if inner is not None:
         found["support"] = _placed_support(victim, way, volume, inner.reach)

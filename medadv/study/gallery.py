@@ -6,7 +6,8 @@ from collections import defaultdict
 
 from medadv.study.metrics import METRICS
 from medadv.study.records import Presented, Record
-from medadv.study.spec import Primary, Volumes
+from medadv.study.spec import Volumes
+from medadv.study.stats import PrimaryFamily
 
 
 class Gallery:
@@ -16,7 +17,7 @@ class Gallery:
     far, so none of them is missed.
     """
 
-    def __init__(self, volumes: Volumes, primary: Primary) -> None:
+    def __init__(self, volumes: Volumes, primary: PrimaryFamily) -> None:
         self._volumes = volumes
         self._primary = primary
         self._clean: dict[tuple[str, str], float] = {}
@@ -32,12 +33,13 @@ class Gallery:
 
     def hang(self, record: Record) -> None:
         """Take a record in; clean comes before what is held against it."""
-        subject = self._primary.region, self._primary.metric
+        metric = self._primary.metric_of(record.victim)
+        subject = self._primary.region, metric
         (value,) = (score.value for score in record.scores if (score.region, score.metric) == subject)
         if record.presented.role == "clean":
             self._clean[record.victim, record.case] = value
         if record.presented.role == "attack":
-            loss = METRICS[self._primary.metric].loss(self._clean[record.victim, record.case], value)
+            loss = METRICS[metric].loss(self._clean[record.victim, record.case], value)
             self._loss[record.victim, record.condition][record.case] = loss
 
     def unwanted(self, record: Record) -> list[str]:

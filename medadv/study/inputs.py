@@ -58,13 +58,13 @@ def examine(cases: Sequence[Case], memory: Path, watch: Watch) -> tuple[dict[str
 
 
 def read_labelled(case: Case) -> Volume:
-    """Read a case that must have a label.
+    """Read a case that must have a label map, or boxes.
 
     Raises:
         CaseError: it cannot be used.
     """
     volume = read(case)
-    if volume.truth is None:
+    if volume.truth is None and case.objects is None:
         raise CaseError(Reason.MISSING_LABEL, f"{case.case} has no label map")
     return volume
 
@@ -79,6 +79,7 @@ def stamp_of(case: Case, *others: Path) -> str:
     files = [*case.images.values(), *(path for path in (case.label, case.mask) if path), *others]
     facts: list[object] = [case.modalities, sorted(case.scheme.numbers.items())]
     facts += [case.grid] if case.grid else []
+    facts += [case.objects.boxes.tolist(), case.objects.labels.tolist()] if case.objects else []
     for file in files:
         # Of a folder with a DICOM series, the slices count: its own time tells nothing of a slice that is overwritten.
         for part in (file, *(sorted(file.iterdir()) if file.is_dir() else ())):

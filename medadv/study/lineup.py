@@ -23,13 +23,15 @@ from medadv.study.folder import RunFolder
 from medadv.study.progress import Watch
 from medadv.study.schooling import sizes_fit, train_entry, untrained
 from medadv.study.spec import Study
+from medadv.study.tasks import DETECTION, SEGMENTATION, Subject, Task, task_of
 from medadv.victims.checkpoint import CARD, training_cases, training_patients
 from medadv.victims.defended import Protection, defended
+from medadv.victims.detection import Detector
 from medadv.victims.formats.opening import mirrored, open_victim, segmenter
 from medadv.victims.memory import is_full
 from medadv.victims.segmentation import Segmenter
 
-Given = Segmenter | nn.Module
+Given = Subject | nn.Module
 """What Python may bring in: a victim, or a bare network."""
 
 
@@ -52,6 +54,18 @@ class Terms:
     group: Group = ALONE
 
 
+def asked(study: Study, given: Mapping[str, Given]) -> frozenset[Task]:
+    """What the victims of a study are asked: those from Python by what they are, the others by their network's name."""
+    tasks = set[Task]()
+    for name, entrant in study.entrants.items():
+        victim = given.get(name)
+        if isinstance(victim, Segmenter | Detector):
+            tasks.add(task_of(victim))
+        else:
+            tasks.add(DETECTION if entrant.spec.detects else SEGMENTATION)
+    return frozenset(tasks)
+
+
 def line_up(study: Study, parts: Parts, folder: RunFolder, terms: Terms, watch: Watch) -> list[Contestant]:
     """All victims of a study, ready to be attacked.
 
@@ -71,9 +85,9 @@ def line_up(study: Study, parts: Parts, folder: RunFolder, terms: Terms, watch: 
             "victims were given that the study does not name", got=sorted(unknown), expected=list(study.entrants)
         )
     contestants = []
-    made: dict[tuple[str, int | None], Segmenter] = {}
+    made: dict[tuple[str, int | None], Subject] = {}
     for name, entrant in study.entrants.items():
-        victims: dict[str, Segmenter] = {}
+        victims: dict[str, Subject] = {}
         for fold in parts.folds:
             entry = Entry.of(study, entrant, parts, fold, folder.path)
             victim = made[name, fold.number] = _ready(entry, Company.among(made, entry), terms, watch)
@@ -86,22 +100,22 @@ def line_up(study: Study, parts: Parts, folder: RunFolder, terms: Terms, watch: 
     return contestants
 
 
-def prospective(entry: Entry, company: Company, terms: Terms) -> Segmenter:
+def prospective(entry: Entry, company: Company, terms: Terms) -> Subject:
     """The victim as it would be: from Python, from the disk, or with fresh weights; nothing is trained."""
     behind = _behind(entry, company, terms)
     return behind or _placed(_found(entry, terms) or untrained(entry, terms.device), entry, terms)
 
 
-def _placed(victim: Segmenter, entry: Entry, terms: Terms) -> Segmenter:
+def _placed(victim: Subject, entry: Entry, terms: Terms) -> Subject:
     """On its device, mirrored if the study says so, reading the data's modalities."""
     if entry.spec.mirror:
-        victim = mirrored(victim, entry.spec.mirror)
+        victim = mirrored(segmenter(victim, "mirrored"), entry.spec.mirror)
     victim = replace(victim, network=victim.network.to(terms.device)).reading(entry.parts.modalities)
     victim.check_fit(entry.parts.modalities, entry.parts.scheme)
     return victim
 
 
-def _behind(entry: Entry, company: Company, terms: Terms) -> Segmenter | None:
+def _behind(entry: Entry, company: Company, terms: Terms) -> Subject | None:
     """The victim that it is like behind a protection, if that is what defends it."""
     defence = entry.spec.defence
     if not isinstance(defence, Protection) or entry.name in terms.given:
@@ -110,25 +124,25 @@ def _behind(entry: Entry, company: Company, terms: Terms) -> Segmenter | None:
     return defended(company.behind, defence)
 
 
-def _found(entry: Entry, terms: Terms) -> Segmenter | None:
+def _found(entry: Entry, terms: Terms) -> Subject | None:
     """A victim from Python, from the weights that the study names, or from an earlier training."""
     if entry.name in terms.given:
         given = terms.given[entry.name]
         entry.check_from_outside("a network from Python", frozenset())
-        return given if isinstance(given, Segmenter) else entry.intended.deployed(given)
+        return given if isinstance(given, Segmenter | Detector) else entry.intended.deployed(given)
     if entry.weights:
         for path in entry.weights:
             seen = training_cases(path)
             entry.check_from_outside(str(path), seen)
             entry.check_unseen(seen, training_patients(path))
-        return segmenter(open_victim(entry.weights, entry.declared, trust=terms.trust))
+        return open_victim(entry.weights, entry.declared, trust=terms.trust)
     if (entry.folder / CARD).exists():
         entry.check_unseen(training_cases(entry.folder), training_patients(entry.folder))
-        return segmenter(open_victim(entry.folder))
+        return open_victim(entry.folder)
     return None
 
 
-def _ready(entry: Entry, company: Company, terms: Terms, watch: Watch) -> Segmenter:
+def _ready(entry: Entry, company: Company, terms: Terms, watch: Watch) -> Subject:
     """A victim that is there, or is trained now."""
     if (behind := _behind(entry, company, terms)) is not None:
         return behind
@@ -138,28 +152,31 @@ def _ready(entry: Entry, company: Company, terms: Terms, watch: Watch) -> Segmen
     return _placed(victim or train_entry(entry, company, terms.device, watch, terms.group), entry, terms)
 
 
-def answerable(study: Study, scheme: LabelScheme, contestants: Sequence[Contestant]) -> tuple[str, ...]:
-    """What is scored: what the study names, or else all that every victim can tell.
+def answerable(study: Study, scheme: LabelScheme, contestants: Sequence[Contestant]) -> dict[str, tuple[str, ...]]:
+    """What is scored of each victim: what the study names, or else all that every victim of its task can tell.
 
     Raises:
-        ConfigError: a victim's head cannot tell a region that the study scores or attacks.
+        ConfigError: a victim cannot tell a region that the study scores or attacks.
     """
     goals = [name for attack in study.attacks.values() for name in attack.names]
+    scored: dict[str, tuple[str, ...]] = {}
     for contestant in contestants:
-        head = contestant.head
+        victim, task = contestant.first, task_of(contestant.first)
         asked = [n for n in (*(study.regions or ()), study.primary.region, *goals) if n != BACKGROUND]
-        if mute := sorted({name for name in asked if not head.answers(name)}):
+        if mute := sorted({name for name in asked if not task.answers(victim, name)}):
             raise ConfigError(
-                f"the head of the victim {contestant.name!r} cannot tell what the study asks for",
+                f"the victim {contestant.name!r} cannot tell what the study asks for",
                 got=mute,
-                expected=f"what its channels {list(head.channels)} can tell",
+                expected=f"what it can tell: {[n for n in scheme.names if task.answers(victim, n)]}",
                 advice="ask for other regions, or give the victim a head with these channels",
             )
-    every = study.regions or scheme.names
-    return tuple(name for name in every if all(c.head.answers(name) for c in contestants))
+        alike = [other.first for other in contestants if task_of(other.first) == task]
+        every = study.regions or task.regions(scheme, study.data.axes)
+        scored[contestant.name] = tuple(n for n in every if all(task.answers(other, n) for other in alike))
+    return scored
 
 
-def try_out(name: str, victim: Segmenter, x: Float[Tensor, "1 c *s"]) -> None:
+def try_out(name: str, victim: Subject, x: Float[Tensor, "1 c *s"]) -> None:
     """Ask a victim once before a study rests on its answers.
 
     Raises:

@@ -32,7 +32,7 @@ from medadv.study.sources import PhantomData, imported
 from medadv.study.spec import Study
 from medadv.study.split import Fold, divide
 from medadv.study.suite import conditions, primary_family
-from medadv.victims.segmentation import Segmenter
+from medadv.study.tasks import Subject
 
 LEVEL = 0.05
 """What an adjusted p must stay below for a claim."""
@@ -125,7 +125,7 @@ def plan(study: Study, machine: Machine, runs: Path, *, timed: bool = True) -> P
         volume = _first_volume(parts.test)
         lines: list[Line] = []
         trained: dict[str, int] = {}
-        made: dict[tuple[str, int | None], Segmenter] = {}
+        made: dict[tuple[str, int | None], Subject] = {}
         terms = Terms({}, device, may_train=False, trust=machine.trust)
         for name, entrant in study.entrants.items():
             victims = [Entry.of(study, entrant, parts, fold, RunFolder(runs / study.study).path) for fold in folds]
@@ -207,7 +207,7 @@ class _Speed:
     around: float
 
 
-def _timed(victim: Segmenter, volume: Volume, device: torch.device) -> _Speed:
+def _timed(victim: Subject, volume: Volume, device: torch.device) -> _Speed:
     x = volume.x[None].to(device)
     victim = victim.at(volume.affine)
 
@@ -248,7 +248,7 @@ def _copies(defence: Defence | None, folds: Sequence[Fold]) -> int:
 
 
 def _lines(
-    name: str, victim: Segmenter, every: Sequence[Condition], cases: int, speed: _Speed | None
+    name: str, victim: Subject, every: Sequence[Condition], cases: int, speed: _Speed | None
 ) -> Iterator[Line]:
     families: dict[str, list[Condition]] = {}
     for condition in every:

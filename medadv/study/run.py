@@ -16,7 +16,7 @@ from medadv.study.conditions import Condition, Need
 from medadv.study.folder import RunFolder
 from medadv.study.gallery import Gallery
 from medadv.study.impostors import check_defended
-from medadv.study.lineup import Given, Terms, answerable, line_up, try_out
+from medadv.study.lineup import Given, Terms, answerable, asked, line_up, try_out
 from medadv.study.load import load_study
 from medadv.study.machine import Machine
 from medadv.study.names import Names
@@ -185,12 +185,13 @@ def finish(folder: Path, watch: Watch | None = None) -> Outcome:
     return Outcome(folder, len({record.case for record in records}), len(refused))
 
 
-def _gathered(study: Study, runs: Path, watch: Watch, alone: bool) -> tuple[RunFolder, Parts]:
+def _gathered(study: Study, terms: Terms, runs: Path, watch: Watch, alone: bool) -> tuple[RunFolder, Parts]:
     """The run's folder and the study's cases by their use."""
     names = Names.pseudonyms() if study.ids == "pseudonyms" else Names(None)
     folder = RunFolder.open(study, runs, names)
     watch.say(f"study {study.study} in {folder.path}")
-    return folder, with_maps(study, gather(study, folder.path, names, watch, alone), folder.path, watch)
+    parts = gather(study, folder.path, names, watch, alone, asked(study, terms.given))
+    return folder, with_maps(study, parts, folder.path, watch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,14 +204,14 @@ class _Stage:
     cases: Sequence[Case]
     contestants: Sequence[Contestant]
     conditions: Mapping[str, Sequence[Condition]]
-    regions: Sequence[str]
+    regions: Mapping[str, Sequence[str]]
 
     @classmethod
     def prepared(
         cls, study: Study, terms: Terms, runs: Path, watch: Watch, part: Part | None = None, tracked: bool = True
     ) -> _Stage:
         with terms.group.main_first():
-            folder, parts = _gathered(study, runs, watch, part is None and terms.group.main)
+            folder, parts = _gathered(study, terms, runs, watch, part is None and terms.group.main)
         cases = parts.test if part is None else parts.test[part.index - 1 :: part.count]
         if terms.group.main:
             folder.release(None if part is None else [case.case for case in cases])
@@ -242,14 +243,17 @@ class _Stage:
         for bench, condition in sorted(met, key=lambda one: any(need.victim for need in one[1].needs)):
             name = bench.contestant.name
             sources = {need: made[need if need.victim else Need(need.condition, name)] for need in condition.needs}
-            made[Need(condition.name, name)] = Cell(bench, condition, self.regions, self.study.seed, sources)
+            metrics = bench.task.metrics(self.study.metrics, self.study.data.axes)
+            made[Need(condition.name, name)] = Cell(
+                bench, condition, self.regions[name], self.study.seed, sources, metrics
+            )
         return list(made.values())
 
     def attack(self, watch: Watch) -> int:
         """All cells of all cases; how many cases went through. One that cannot be attacked goes into quarantine."""
         watch.task("attack", len(self.cases) * sum(map(len, self.conditions.values())))
         tried: set[object] = set()
-        gallery = Gallery(self.study.volumes, self.study.primary)
+        gallery = Gallery(self.study.volumes, primary_family(self.study))
         failed = 0
         for case in self.cases:
             try:

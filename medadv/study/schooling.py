@@ -13,32 +13,32 @@ from medadv.atomic import remove
 from medadv.attack.victim import held_still
 from medadv.data.case import Case
 from medadv.defense.checkpoints import Checkpoints
-from medadv.defense.crops import Crops
 from medadv.defense.ranks import ALONE, Group
 from medadv.defense.training import Validation, fit
 from medadv.errors import ConfigError, VictimError
-from medadv.study.defending import Company, Examination, lesson, training_set
+from medadv.study.courses import Course, course
+from medadv.study.defending import Company
 from medadv.study.entry import Entry
 from medadv.study.inputs import read_labelled
 from medadv.study.progress import Watch
+from medadv.study.tasks import Subject
 from medadv.victims.checkpoint import save_victim
 from medadv.victims.combine import Scaled
-from medadv.victims.formats.opening import mirrored
+from medadv.victims.detection import Detector
 from medadv.victims.memory import is_full
-from medadv.victims.networks import build_network
-from medadv.victims.segmentation import Segmenter, weights_digest
+from medadv.victims.segmentation import weights_digest
 
 
-def untrained(entry: Entry, device: torch.device) -> Segmenter:
+def untrained(entry: Entry, device: torch.device) -> Subject:
     """The victim as the study describes it, with fresh weights; it reads its own modalities."""
     declared = entry.intended
     with torch.random.fork_rng():
         torch.manual_seed(entry.seed)
-        network = build_network(entry.spec.network, *declared.channels).to(device)
+        network = declared.build().to(device)
     return declared.deployed(network if entry.temperature == 1 else Scaled(network, entry.temperature))
 
 
-def train_entry(entry: Entry, company: Company, device: torch.device, watch: Watch, group: Group = ALONE) -> Segmenter:
+def train_entry(entry: Entry, company: Company, device: torch.device, watch: Watch, group: Group = ALONE) -> Subject:
     """Train a victim on the training cases, as its defence says, and keep it; all ranks do, and the main one writes.
 
     Raises:
@@ -66,49 +66,42 @@ def train_entry(entry: Entry, company: Company, device: torch.device, watch: Wat
     return bare
 
 
-def _learnt(entry: Entry, company: Company, device: torch.device, watch: Watch, group: Group) -> Segmenter:
+def _learnt(entry: Entry, company: Company, device: torch.device, watch: Watch, group: Group) -> Subject:
     """The victim with the weights of its best validation."""
-    spec = entry.spec
+    training = entry.spec.training
     bare = untrained(entry, device)
-    victim = bare.reading(entry.parts.modalities)
-    deployed = mirrored(bare, spec.mirror).reading(entry.parts.modalities) if spec.mirror else victim
-    examples = training_set(entry, victim, company, group, watch)
-    training = spec.training
-    ranked = {"rank": group.rank, "ranks": group.size}
-    crops = Crops(examples, training.roi, training.batch, training.flips, entry.seed, **ranked)
-    examination = Examination(entry)
-    learning = lesson(entry, bare, company)
+    taught = course(entry, bare, company, group, watch)
     with sizes_fit(entry.name), held_still([bare.network]), torch.no_grad():
-        learning(crops(0).to(device))
-        examination(deployed, read_labelled(entry.fold.validate[0]))
-    watch.task(f"train {entry.learner.title}", spec.training.steps)
+        if not isinstance(bare, Detector):  # whose losses need its training mode
+            taught.lesson(taught.batches(0).to(device))
+        taught.asked(taught.deployed, read_labelled(entry.fold.validate[0]))
+    watch.task(f"train {entry.learner.title}", training.steps)
     fit(
-        learning,
+        taught.lesson,
         bare.network,
-        lambda k: crops(k).to(device),
+        lambda k: taught.batches(k).to(device),
         training.schedule(entry.seed),
         folder=Checkpoints(entry.folder, _identity(entry, company), watch.say),
-        validate=partial(validated, examination, deployed, entry.fold.validate, group),
+        validate=partial(validated, taught, entry.fold.validate, group),
         watch=partial(watch.learnt, entry.learner),
         group=group,
     )
     return bare
 
 
-def validated(examination: Examination, victim: Segmenter, cases: Sequence[Case], group: Group = ALONE) -> Validation:
+def validated(taught: Course, cases: Sequence[Case], group: Group = ALONE) -> Validation:
     """Mean Dice over the validation cases, clean and under attack; each rank asks for cases of its own.
 
     Args:
-        examination: what is asked on each case.
-        victim: as it is deployed, reading the data's modalities.
+        taught: the victim as it is deployed, and what it is asked on each case.
         cases: of all ranks together.
         group: the ranks; they need not be equally fast.
     """
-    asked = [examination(victim, read_labelled(case)) for case in cases[group.rank :: group.size]]
+    asked = [taught.asked(taught.deployed, read_labelled(case)) for case in cases[group.rank :: group.size]]
     group.barrier()
     own = sum((dice for dice, _ in asked), 0.0), sum((found or 0.0 for _, found in asked), 0.0)
     dice, attacked = group.sum(*own)
-    return Validation(dice / len(cases), None if examination.drill is None else attacked / len(cases))
+    return Validation(dice / len(cases), attacked / len(cases) if taught.attacked else None)
 
 
 def _identity(entry: Entry, company: Company) -> dict[str, object]:

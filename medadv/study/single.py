@@ -55,7 +55,7 @@ def attack_one(
         assert volume.truth is not None
         victim = victim.reading(volume.case.modalities).at(volume.affine)
         victim.check_fit(volume.case.modalities, volume.case.scheme)
-        scheme = victim.head.scheme
+        scheme = victim.scheme
         told = [name for name in scheme.names if victim.head.answers(name)]
         if region is not None and not victim.head.answers(region):
             raise ConfigError("the model cannot tell the region that is to be erased", got=region, expected=told)

@@ -17,12 +17,16 @@ from pydantic import Field, field_validator, model_validator
 from medadv.attack.budget import Budget
 from medadv.data.support import Support
 from medadv.errors import BudgetError, ConfigError
-from medadv.labels import LabelScheme
+from medadv.labels import BACKGROUND, LabelScheme
 from medadv.study.attacks import AttackSpec
 from medadv.study.defences import Augmentation, Hardening, Temperature
 from medadv.study.entrants import Entrant, VictimSpec, entrants
 from medadv.study.metrics import MetricName
 from medadv.study.reach import Reach
+from medadv.study.records import ALL
+from medadv.study.scores import DETECTION as OF_OBJECTS
+from medadv.study.scores import PICTURES as OF_PICTURES
+from medadv.study.scores import VOLUMES as OF_VOLUMES
 from medadv.study.sources import Data
 from medadv.study.specified import Specified, distinct, readable_budgets
 
@@ -38,8 +42,10 @@ RESERVED = ("clean", "identity", "noise", "permuted", WORST)
 BEGINNINGS = ("permuted-", "noise-", "transfer-", "worst-")
 """How the names of conditions begin that the study makes itself."""
 
-AXES = 3
-"""Of the images that pass the gate."""
+PICTURES: dict[str, Any] = {"legal": (0.0, 255.0), "support": "everywhere", "budgets": ["2 0-255", "4 0-255", "8 0-255"]}
+"""What a study of pictures says where it is silent."""
+
+PICTURE_IMPORTERS = ("pictures", "voc", "cityscapes", "coco")
 
 
 Number = Annotated[int, Field(ge=0)]
@@ -78,8 +84,10 @@ class Primary(Specified):
     ``against: undefended`` each defended victim is compared with the undefended one under the same attack.
     """
 
-    region: str
-    metric: MetricName = "dice"
+    region: str = Field(description="a region, tissue or class; `all`: over all classes, of pictures and of objects")
+    metric: MetricName | None = Field(
+        None, description="dice of volumes, iou of pictures, recall of objects if left out, and of victims without it"
+    )
     attacks: tuple[str, ...] | None = Field(None, min_length=1)
     budgets: tuple[str, ...] | None = Field(None, min_length=1)
     returned: tuple[str, ...] = Field((), description="victims outside, by the names they will be scored under")
@@ -130,7 +138,9 @@ class Study(Specified):
     data: Data
     split: Split = Split()
     victims: dict[str, VictimSpec] = Field(min_length=1)
-    budgets: tuple[str, ...] = Field(("0.05 sigma", "0.1 sigma", "0.2 sigma"), min_length=1)
+    budgets: tuple[str, ...] = Field(
+        ("0.05 sigma", "0.1 sigma", "0.2 sigma"), min_length=1, description="2, 4 and 8 0-255 of pictures if left out"
+    )
     attacks: dict[str, AttackSpec] = Field(min_length=1)
     controls: tuple[Literal["identity", "noise", "permuted"], ...] = ("identity", "noise", "permuted")
     adaptive: Adaptive = Adaptive()
@@ -138,13 +148,18 @@ class Study(Specified):
     regions: tuple[str, ...] | None = Field(
         None, min_length=1, description="what is scored; all regions and tissues if left out"
     )
+    metrics: tuple[Literal["dice", "hd95", "iou"], ...] | None = Field(
+        None, min_length=1, description="of segmentations; dice and hd95 of volumes, iou of pictures if left out"
+    )
     legal: Literal["clean"] | tuple[float, float] | None = Field(
-        "clean", description="each modality's clean minimum to maximum, a pair in stored units, or null for no range"
+        "clean",
+        description="each modality's clean minimum to maximum, a pair in stored units, or null for no range; of "
+        "pictures [0, 255] if left out",
     )
     support: Support = Field(
         "nonzero",
         description="where voxels may change: where the clean scan is not zero, above Otsu's threshold, inside the "
-        "case's mask file, or the whole volume, which is a threat model of its own",
+        "case's mask file, or the whole volume, which is a threat model of its own; of pictures everywhere if left out",
     )
     modalities: tuple[str, ...] | None = Field(
         None, min_length=1, description="the only ones that attacks change; all if left out"
@@ -155,6 +170,14 @@ class Study(Specified):
     @classmethod
     def _readable(cls, budgets: tuple[str, ...]) -> tuple[str, ...]:
         return readable_budgets(budgets)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_pictures(cls, written: Any) -> Any:
+        """What is usual of volumes is not of pictures: they are attacked everywhere, in grey levels."""
+        data = written.get("data") if isinstance(written, dict) else None
+        importer = data.get("importer") if isinstance(data, dict) else getattr(data, "importer", None)
+        return {**PICTURES, **written} if importer in PICTURE_IMPORTERS else written
 
     @field_validator("regions", "controls")
     @classmethod
@@ -208,9 +231,10 @@ class Study(Specified):
                 for images of another number of axes, or a primary region that is not scored.
             BudgetError: a budget for another number of modalities.
         """
-        scored = self.regions or scheme.names
+        scored = self.regions or (ALL, BACKGROUND, *scheme.names)
         for name in (*scored, self.primary.region):
-            scheme.members(name)
+            if name != ALL:
+                scheme.members(name)
         for called, spec in self._attacks():
             self._check_attack(called, spec, modalities, scheme)
         if self.primary.region not in scored:
@@ -228,11 +252,11 @@ class Study(Specified):
             scheme.members(name)
         if strange := set(spec.tissues) - set(scheme.numbers):
             raise ConfigError("only tissues are permuted", got=sorted(strange), expected=list(scheme.tissues))
-        if spec.axes not in (None, AXES):
+        if spec.axes not in (None, self.data.axes):
             raise ConfigError(
                 f"the goal of {called} is for images of another number of axes",
                 got=f"{spec.axes} numbers",
-                expected=f"{AXES}, one for each axis of the file",
+                expected=f"{self.data.axes}, one for each axis of the file",
             )
         if unknown := set(spec.modalities or self.modalities or ()) - set(modalities):
             raise ConfigError(
@@ -276,6 +300,19 @@ class Study(Specified):
     def defended(self) -> bool:
         """Whether any victim is a defence of another."""
         return any(entrant.undefended is not None for entrant in self.entrants.values())
+
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """What 255 grey levels are of, where there is no legal range: of pictures their own."""
+        return (0.0, 255.0) if self.data.axes == 2 else None
+
+    def metric_of(self, victim: str) -> MetricName:
+        """What a victim is compared in: the primary metric, or the first of its task."""
+        if self.entrants[victim].spec.detects:
+            own: tuple[MetricName, ...] = OF_OBJECTS
+        else:
+            own = self.metrics or (OF_VOLUMES if self.data.axes == 3 else OF_PICTURES)
+        return self.primary.metric if self.primary.metric in own else own[0]
 
     def budgets_of(self, attack: str) -> tuple[str, ...]:
         """The budgets at which an attack is run."""

@@ -38,6 +38,7 @@ class PrimaryFamily(BaseModel):
         against: the condition that they are held against.
         rivals: victim → the victim that it is held against instead, both under the same condition; empty where
             conditions are held against ``against``.
+        metrics: victim → its metric, where it is asked something else than the others: a detector among segmentations.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,6 +49,11 @@ class PrimaryFamily(BaseModel):
     conditions: tuple[str, ...]
     against: str = CLEAN
     rivals: dict[str, str] = {}
+    metrics: dict[str, MetricName] = {}
+
+    def metric_of(self, victim: str) -> MetricName:
+        """What a victim is compared in."""
+        return self.metrics.get(victim, self.metric)
 
 
 class Comparison(BaseModel):
@@ -137,7 +143,7 @@ def compare(
         ConfigError: the declared region is not among ``regions``.
         RunError: two records of one cell, or a case that belongs to two patients.
     """
-    if primary.conditions and primary.metric == metric and primary.region not in regions:
+    if primary.conditions and metric in (primary.metric, *primary.metrics.values()) and primary.region not in regions:
         raise ConfigError(
             "the region of the declared family is not compared",
             got=primary.region,
@@ -150,7 +156,7 @@ def compare(
         Question(victim, region, metric, c, against, _family(primary, victim, (metric, region, against), c))
         for victim in sorted({*victims, *(primary.victims if declared else ())})
         for region in regions
-        for c, against in _held(victims.get(victim, {}), primary, (metric, region))
+        for c, against in _held(victims.get(victim, {}), primary, (victim, metric, region))
     ]
     return adjusted([answer(question, victims, patients) for question in questions])
 
@@ -198,7 +204,7 @@ class Question:
 
 
 def _family(primary: PrimaryFamily, victim: str, subject: tuple[str, str, str], condition: str) -> Family:
-    declared = primary.metric, primary.region, primary.against
+    declared = primary.metric_of(victim), primary.region, primary.against
     meant = condition in primary.conditions and victim in (primary.victims or [victim]) and not primary.rivals
     return "primary" if subject == declared and meant else "exploratory"
 
@@ -228,16 +234,26 @@ def arranged(records: Iterable[Record]) -> tuple[dict[str, Cells], dict[str, str
     return dict(victims), patients
 
 
-def _held(cells: Cells, primary: PrimaryFamily, subject: tuple[str, str]) -> list[tuple[str, str]]:
-    """Which condition is held against which: attacks before controls, families and budgets in order."""
-    presented = {condition: next(iter(of.values())).presented for condition, of in cells.items()}
+def _held(cells: Cells, primary: PrimaryFamily, subject: tuple[str, MetricName, str]) -> list[tuple[str, str]]:
+    """Which condition is held against which: attacks before controls, families and budgets in order.
+
+    Of what a victim is not scored in, nothing is held but what was declared.
+    """
+    victim, metric, region = subject
+    scored = {c: next(iter(of.values())) for c, of in cells.items() if _is_scored(of, metric, region)}
+    presented = {condition: record.presented for condition, record in scored.items()}
     tried = sorted((c for c, shown in presented.items() if shown.role != "clean"), key=lambda c: order(presented[c], c))
     permuted = [(of, c) for c in tried if (of := _permutes(presented[c])) in presented]
     held = [(condition, CLEAN) for condition in tried]
     held += sorted(((of, c) for of, c in permuted if of), key=lambda pair: tried.index(pair[0]))
-    if subject == (primary.metric, primary.region) and not primary.rivals:
+    declared = not primary.rivals and victim in (primary.victims or [victim])
+    if declared and (metric, region) == (primary.metric_of(victim), primary.region):
         held += [(condition, primary.against) for condition in primary.conditions]
     return list(dict.fromkeys(held))
+
+
+def _is_scored(cells: Mapping[str, Record], metric: MetricName, region: str) -> bool:
+    return any((score.metric, score.region) == (metric, region) for r in cells.values() for score in r.scores)
 
 
 def order(shown: Presented, condition: str) -> tuple[str, str, float, str]:

@@ -107,10 +107,14 @@ def primary_family(study: Study) -> PrimaryFamily:
         )
     if study.defended:
         check_worst(study)
+    victims = tuple(rivals) or (*judged, *primary.returned)
+    metrics = {name: study.metric_of(name) for name in victims if name in study.entrants}
+    metric = primary.metric or next(iter(metrics.values()))
     return PrimaryFamily(
-        metric=primary.metric,
+        metric=metric,
+        metrics={name: own for name, own in metrics.items() if own != metric},
         region=primary.region,
-        victims=tuple(rivals) or (*judged, *primary.returned),
+        victims=victims,
         conditions=primary_conditions(study),
         rivals=rivals,
     )

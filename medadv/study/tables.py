@@ -10,7 +10,7 @@ from medadv.study.judgement import Judgement
 from medadv.study.records import Record, Score
 from medadv.study.rivals import between
 from medadv.study.spreadsheet import write_rows
-from medadv.study.stats import Comparison, PrimaryFamily, compare, occurring
+from medadv.study.stats import Comparison, PrimaryFamily, adjusted, compare, occurring
 
 _CONDITION = ("role", "family", "budget", "amount", "unit", "of", "source")
 _CASE = ("case", "patient", "stratum", "fold")
@@ -27,8 +27,9 @@ def write_tables(
         primary: the declared family.
         judgement: how defences are judged; None in a study without one.
     """
-    regions = records[0].inputs["regions"]
-    rows = [row for metric in occurring(records) for row in compare(records, primary, regions, metric)]
+    regions = list(dict.fromkeys(region for record in records for region in record.inputs["regions"]))
+    # Of all metrics together: a declared family is one, though detectors in it are told in another metric.
+    rows = adjusted([row for metric in occurring(records) for row in compare(records, primary, regions, metric)])
     if judgement is not None:
         rows += between(records, primary, judgement, regions)
     write_text(folder / "scores.csv", scores_table(records))

@@ -37,7 +37,7 @@ class Saving:
     """
 
     name: str
-    apply: Callable[[Segmenter], Segmenter | None]
+    apply: Callable[[Any], Any]
 
 
 def one_window_at_a_time(victim: Segmenter) -> Segmenter | None:
