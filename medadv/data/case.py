@@ -58,7 +58,7 @@ class Picture:
         declared: height and width that its annotation is for; None where it does not say.
     """
 
-    accept: frozenset[Accepted] = frozenset()
+    accept: tuple[Accepted, ...] = ()
     canvas: tuple[int, int] | None = None
     fill: tuple[float, ...] = (0.0, 0.0, 0.0)
     content: tuple[int, int] | None = None

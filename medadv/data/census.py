@@ -6,13 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from medadv.data.case import Case, Cohort, Refusal, twin_name
 from medadv.errors import CaseError, Reason
 from medadv.labels import LabelScheme
 
-ENDING = re.compile(r"(\.seg)?\.(nii\.gz|nii|nrrd|mha)$")
+ENDING = re.compile(r"(\.seg)?\.(nii\.gz|nii|nrrd|mha|(?i:png|jpe?g|tiff?|npy))$")
 """How the names of images end."""
 
 
@@ -77,6 +77,28 @@ def present(path: Path, case: str, name: str, reason: Reason = Reason.MISSING_MO
         problem = f"{case}: {name} has no file {path.name}"
         raise CaseError(reason, problem, names=[path.name], advice="check the data set's list of files")
     return path
+
+
+def posix(file: str) -> PurePosixPath:
+    """A path as a data set's list writes it, whatever system wrote it."""
+    return PurePosixPath(file.replace("\\", "/"))
+
+
+def inside(root: Path, file: str, reason: Reason) -> Path:
+    """The file that a data set's list names.
+
+    Raises:
+        CaseError: of that reason, it leaves the folder or does not exist.
+    """
+    # By its parts and not resolved: people link large data sets into place.
+    parts = posix(file)
+    if parts.is_absolute() or ".." in parts.parts or ":" in file:
+        problem = f"{parts.name} leaves the data set's folder"
+        raise CaseError(reason, problem, names=[parts.name], expected="a path inside of it")
+    if not (root / file).is_file():
+        advice = "check that the data set was unpacked whole"
+        raise CaseError(reason, f"there is no file {file}", names=[file], advice=advice)
+    return root / file
 
 
 def hidden(name: str) -> bool:

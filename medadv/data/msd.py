@@ -6,14 +6,14 @@ Source: Antonelli et al., The Medical Segmentation Decathlon, Nature Communicati
 from __future__ import annotations
 
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from medadv.data.case import Case, Cohort
-from medadv.data.census import Census, hidden
-from medadv.errors import CaseError, ConfigError, Reason
+from medadv.data.census import Census, hidden, inside, posix
+from medadv.errors import ConfigError, Reason
 from medadv.labels import MSD_TASK01, LabelScheme
 from medadv.vocabulary import declared_scheme, modalities
 
@@ -50,13 +50,13 @@ def msd_cohort(root: str | Path) -> Cohort:
     declared = _declared(root)
     scheme = _scheme(declared)
     channels = _channels(declared)
-    pairs = [pair for pair in declared.training if not hidden(_posix(pair.image).name)]
-    names = [_posix(pair.image).name.removesuffix(".gz").removesuffix(".nii") for pair in pairs]
+    pairs = [pair for pair in declared.training if not hidden(posix(pair.image).name)]
+    names = [posix(pair.image).name.removesuffix(".gz").removesuffix(".nii") for pair in pairs]
     census = Census(names)
     for place, (name, pair) in enumerate(zip(names, pairs, strict=True), start=1):
         with census.at(name, f"{name}-entry-{place}"):
-            image = _inside(root, pair.image, Reason.MISSING_MODALITY)
-            label = _inside(root, pair.label, Reason.MISSING_LABEL)
+            image = inside(root, pair.image, Reason.MISSING_MODALITY)
+            label = inside(root, pair.label, Reason.MISSING_LABEL)
             census.take(Case(name, None, dict.fromkeys(channels, image), label, scheme))
     return census.cohort(channels, scheme)
 
@@ -112,19 +112,3 @@ def _channels(declared: _Dataset) -> tuple[str, ...]:
     if sorted(declared.modality) != list(range(len(declared.modality))):
         raise ConfigError("dataset.json does not number its channels 0, 1, 2 …", got=declared.modality)
     return modalities([declared.modality[number] for number in range(len(declared.modality))])
-
-
-def _posix(file: str) -> PurePosixPath:
-    return PurePosixPath(file.replace("\\", "/"))
-
-
-def _inside(root: Path, file: str, reason: Reason) -> Path:
-    # By its parts and not resolved: people link large data sets into place.
-    parts = _posix(file)
-    if parts.is_absolute() or ".." in parts.parts or ":" in file:
-        problem = f"{parts.name} leaves the data set's folder"
-        raise CaseError(reason, problem, names=[parts.name], expected="a path inside of it")
-    if not (root / file).is_file():
-        advice = "check that the data set was unpacked whole"
-        raise CaseError(reason, f"there is no file {file}", names=[file], advice=advice)
-    return root / file

@@ -114,7 +114,7 @@ def _ground(size: tuple[int, int], rng: Generator) -> Float[np.ndarray, "h w 3"]
     hue, saturation, value = (_blotches(size, rng) for _ in range(3))
     ground = np.stack([(rng.random() + 0.12 * hue) % 1, 0.2 + 0.08 * saturation, rng.uniform(0.35, 0.65) + 0.1 * value])
     grain = 0.03 * _blotches(size, rng, 1.2)
-    return np.clip(_rgb(np.moveaxis(np.clip(ground, 0, 1), 0, -1)) + grain[..., None], 0, 1)
+    return np.asarray(np.clip(_rgb(np.moveaxis(np.clip(ground, 0, 1), 0, -1)) + grain[..., None], 0, 1))
 
 
 def _coat(colours: Float[np.ndarray, "h w 3"], cover: Plane, hue: float, rng: Generator) -> Float[np.ndarray, "h w 3"]:
@@ -127,7 +127,7 @@ def _coat(colours: Float[np.ndarray, "h w 3"], cover: Plane, hue: float, rng: Ge
     stripes = np.sin(2 * np.pi * (np.cos(angle) * x + np.sin(angle) * y) / period)
     texture = [np.zeros(size), stripes, _blotches((size[0], size[1]), rng, 2.5)][rng.integers(3)]
     parts = np.stack([np.full(size, own), np.full(size, rng.uniform(0.35, 0.85)), value + 0.12 * texture], -1)
-    return colours + cover[..., None] * (_rgb(np.clip(parts, 0, 1)) - colours)
+    return np.asarray(colours + cover[..., None] * (_rgb(np.clip(parts, 0, 1)) - colours))
 
 
 def _rgb(hsv: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:

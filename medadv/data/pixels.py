@@ -44,7 +44,7 @@ def is_picture(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
-def photograph(path: Path, accept: frozenset[Accepted] = frozenset()) -> Shaped[np.ndarray, "h w 3"]:
+def photograph(path: Path, accept: tuple[Accepted, ...] = ()) -> Shaped[np.ndarray, "h w 3"]:
     """The stored pixels of a picture: red, green, blue; uint8, or float32 of an npy file.
 
     Args:
@@ -59,7 +59,7 @@ def photograph(path: Path, accept: frozenset[Accepted] = frozenset()) -> Shaped[
     with _opened(path) as image:
         _check_colours(path, image, accept)
         orientation = image.getexif().get(_ORIENTATION, 1)
-        # Pillow itself turns TIFF, so that its stored pixels cannot be had.
+        # Pillow itself turns TIFF when it decodes it, so that its stored pixels cannot be had.
         if orientation not in (0, 1) and ("turned" not in accept or image.format == "TIFF"):
             raise CaseError(
                 Reason.TURNED,
@@ -116,7 +116,7 @@ def encoded(pixels: Shaped[np.ndarray, "h w 3"], description: str) -> tuple[byte
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """A file of one picture, of a size that may be decoded, and whole."""
+    """A file of one picture, of a size that may be decoded; what decoding it raises inside, too, is damage."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow warns of is refused below, or is damage
@@ -127,7 +127,6 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                 if frames != 1:
                     problem = f"{path.name} holds more than one picture"
                     raise CaseError(Reason.DIMENSIONS, problem, got=f"{frames} frames", expected="one")
-                image.load()
                 yield image
     except Image.DecompressionBombError as error:
         raise _oversized(path, "more than Pillow would decode") from error
@@ -180,7 +179,7 @@ def _bits(path: Path, image: Image.Image) -> int:
     return int(getattr(image, "bits", 8))
 
 
-def _check_colours(path: Path, image: Image.Image, accept: frozenset[Accepted]) -> None:
+def _check_colours(path: Path, image: Image.Image, accept: tuple[Accepted, ...]) -> None:
     bits, mode = _bits(path, image), image.mode
     grey, transparent = mode in ("L", "LA"), mode in ("RGBA", "LA") or "transparency" in image.info
     problem, advice = None, _ADVICE

@@ -79,7 +79,9 @@ def stamp_of(case: Case, *others: Path) -> str:
     files = [*case.images.values(), *(path for path in (case.label, case.mask) if path), *others]
     facts: list[object] = [case.modalities, sorted(case.scheme.numbers.items())]
     facts += [case.grid] if case.grid else []
-    facts += [case.objects.boxes.tolist(), case.objects.labels.tolist()] if case.objects else []
+    facts += [case.scheme.void, case.picture] if case.picture else []
+    if (objects := case.objects) is not None:
+        facts += [objects.boxes.tolist(), objects.labels.tolist(), objects.counted.tolist()]
     for file in files:
         # Of a folder with a DICOM series, the slices count: its own time tells nothing of a slice that is overwritten.
         for part in (file, *(sorted(file.iterdir()) if file.is_dir() else ())):

@@ -20,7 +20,7 @@ from medadv.errors import CaseError, ConfigError, Reason
 from medadv.study.inputs import read_labelled, stamp_of
 from medadv.study.progress import Watch
 
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png")
 """How the files' names go on after the case's id."""
 
 
@@ -112,7 +112,7 @@ def _path(folder: Path, own: str) -> Path:
             Reason.GIVEN_MAP,
             f"the case {own} has {'several given maps' if files else 'no given map'}",
             got=[path.name for path in files] or None,
-            expected=f"one file: {own}.nii.gz, .nii, .nrrd or .mha",
+            expected=f"one file: {own}.nii.gz, .nii, .nrrd or .mha; of a picture, .png",
             advice="call each map after its case, or leave the case out of the split's test",
         )
     return files[0]

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StrictInt, field_validator
 
-from medadv.data.brats import brats_cohort
+from medadv.data.brats import RELEASES, brats_cohort
 from medadv.data.case import Cohort
 from medadv.data.datalist import datalist_cohort
 from medadv.data.msd import msd_cohort
@@ -18,12 +18,13 @@ from medadv.data.nnunet import nnunet_cohort
 from medadv.data.pattern import pattern_cohort, told
 from medadv.data.phantom import phantom
 from medadv.errors import ConfigError, RunError
-from medadv.labels import SCHEMES, LabelScheme
+from medadv.labels import BRATS_2018, SCHEMES, LabelScheme
 from medadv.study.names import Names
+from medadv.study.picture_sources import CityscapesData, CocoData, PicturesData, VocData
 from medadv.study.specified import Specified
 from medadv.vocabulary import declared_scheme, modality
 
-PATHS = ("root", "datalist", "splits")
+PATHS = ("root", "datalist", "splits", "listing", "annotations", "masks")
 """The keys of ``data`` that say where files lie. They may change without changing the study."""
 
 _PRIVATE = ("images", "label", "mask", "case", "patient", "stratum")
@@ -36,7 +37,19 @@ Patient = Annotated[
 Stratum = Annotated[str | None, Field(description="how a case's id tells its group, e.g. {stratum}_*")]
 
 
-class PhantomData(Specified):
+class _Scans(Specified):
+    """What all data sets of scans have in common."""
+
+    axes: ClassVar[int] = 3
+    """Axes of space: 3 of a scan, 2 of a picture."""
+
+    @property
+    def tissues(self) -> tuple[str, ...] | None:
+        """The tissues in the order of their numbers, background first; None where only the data themselves tell."""
+        return None
+
+
+class PhantomData(_Scans):
     """Generated four-modality MR with gliomas."""
 
     importer: Literal["phantom"] = "phantom"
@@ -44,8 +57,13 @@ class PhantomData(Specified):
     cases: int = Field(24, ge=1)
     shape: tuple[int, int, int] = (48, 48, 48)
 
+    @property
+    def tissues(self) -> tuple[str, ...]:
+        """A glioma's."""
+        return BRATS_2018.tissues
 
-class _Files(Specified):
+
+class _Files(_Scans):
     """What all data sets of files may say."""
 
     grid: str | None = Field(
@@ -60,6 +78,11 @@ class BratsData(_Files):
     importer: Literal["brats"]
     root: str
     release: Literal["2018", "2019", "2020", "2021", "2022", "2023", "2024"]
+
+    @property
+    def tissues(self) -> tuple[str, ...]:
+        """The release's."""
+        return RELEASES[self.release].scheme.tissues
 
     def cohort(self) -> Cohort:
         """What the folder holds."""
@@ -115,6 +138,11 @@ class _Declared(_Files):
         """What the label numbers mean."""
         return _scheme(self.labels)
 
+    @property
+    def tissues(self) -> tuple[str, ...]:
+        """Those of the scheme."""
+        return self.scheme.tissues
+
 
 class DatalistData(_Declared):
     """A list of files in JSON, as MONAI reads it; channels and labels declared."""
@@ -159,9 +187,9 @@ class PatternData(_Declared):
         return pattern_cohort(_path(self.root), self.images, self.label, self.scheme, **rest)
 
 
-Data = Annotated[
-    PhantomData | BratsData | MsdData | NnunetData | DatalistData | PatternData, Field(discriminator="importer")
-]
+Scans = PhantomData | BratsData | MsdData | NnunetData | DatalistData | PatternData
+Photographs = PicturesData | VocData | CityscapesData | CocoData
+Data = Annotated[Scans | Photographs, Field(discriminator="importer")]
 
 
 def imported(data: Data, folder: Path, seed: int, alone: bool) -> Cohort:
@@ -179,6 +207,8 @@ def imported(data: Data, folder: Path, seed: int, alone: bool) -> Cohort:
     """
     if isinstance(data, PhantomData):
         return _phantoms(data, folder, seed, alone)
+    if isinstance(data, PicturesData):
+        return _pictures(data, folder, seed, alone)
     try:
         cohort = data.cohort()
     except OSError as error:
@@ -219,6 +249,17 @@ def _phantoms(data: PhantomData, folder: Path, seed: int, alone: bool) -> Cohort
     if len(list(root.glob("Phantom_*"))) < data.cases:
         raise RunError("the phantoms are not made yet", advice="run `medadv train` on this study first, then its parts")
     return brats_cohort(root, "2021")
+
+
+def _pictures(data: PicturesData, folder: Path, seed: int, alone: bool) -> Cohort:
+    root = _path(data.root) if data.root else folder / "pictures"
+    if alone:
+        return data.written(root, seed)
+    try:
+        return data.found(root)
+    except ConfigError as error:
+        advice = "run `medadv train` on this study first, then its parts"
+        raise RunError("the pictures are not made yet", advice=advice) from error
 
 
 def _path(text: str) -> Path:
