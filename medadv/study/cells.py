@@ -9,21 +9,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from medadv.attack.rng import Rng
 from medadv.attack.threat import Box
 from medadv.data.files import read, write, written
 from medadv.errors import CaseError, GradientError, Reason, RunError, VictimError
-from medadv.study.bench import Bench
-from medadv.study.conditions import CLEAN, Condition, Image, Need, Scene, Shown
+from medadv.study.bench import Bench, Contestant
+from medadv.study.conditions import CLEAN, Condition, Image, Need, Partner, Scene, Shown
 from medadv.study.fidelity import fidelity
 from medadv.study.folder import versions
 from medadv.study.records import SCHEMA, Effort, Record, digest, file_digest, write_record
 from medadv.study.scores import rows, score
 from medadv.study.slices import Views, save_slices
-from medadv.victims.segmentation import Segmenter
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +35,7 @@ class Cell:
         regions: what is scored.
         seed: the study's.
         sources: what the condition needs → the cell that delivers it.
+        partners: the other victims that are attacked together with the bench's, each with the same case.
     """
 
     bench: Bench
@@ -43,24 +43,37 @@ class Cell:
     regions: Sequence[str]
     seed: int
     sources: Mapping[Need, Cell] = field(default_factory=dict)
+    partners: Mapping[str, Bench] = field(default_factory=dict)
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
         """Everything that could change the numbers of this cell: no path, no time, no family of comparisons."""
-        folder = self.condition.draws
-        found_for = [s.bench.contestant for need, s in self.sources.items() if need.victim is not None]
+        folder = self.condition.maps
+        case, found_for = self.bench.case.case, self.found_for
+        together = [bench.contestant.identity(case) for bench in self.partners.values()]
         return {
             "voxels": self.bench.digests.voxels,
             "label": self.bench.digests.label,
             **({} if folder is None else {"given_map": self.bench.maps[folder].digest}),
-            **self.bench.contestant.identity(self.bench.case.case),
-            **({"attacked": [c.identity(self.bench.case.case) for c in found_for]} if found_for else {}),
+            **self.bench.contestant.identity(case),
+            **({"attacked": [contestant.identity(case) for contestant in found_for]} if found_for else {}),
+            **({"together": together} if together else {}),
             "condition": self.condition.settings(),
             "regions": list(self.regions),
             "seed": self.seed,
             "precision": "float32",
             "schema": SCHEMA,
         }
+
+    @property
+    def found_for(self) -> list[Contestant]:
+        """The victims that what the condition is made of was found for, and those of what that is made of."""
+        found: list[Contestant] = []
+        for need, source in self.sources.items():
+            if need.victim is not None:
+                found += [source.bench.contestant, *(bench.contestant for bench in source.partners.values())]
+            found += source.found_for
+        return found
 
     @cached_property
     def key(self) -> str:
@@ -156,7 +169,7 @@ class Cell:
             size=size,
             delivered=files,
             versions=versions(),
-            effort=_effort(shown, victim),
+            effort=_effort(shown),
             agreement=None if victim.deployed is None else bench.agreement(again, fooled),
             savings=tuple(bench.contestant.savings),
             device=str(bench.device),
@@ -170,14 +183,16 @@ class Cell:
         """The case as the condition presents it; its random stream follows from contents, not from names."""
         bench, victim = self.bench, self.bench.victim
         rng = Rng.seeded(self.seed, [bench.digests.voxels]).fork(digest(self.condition.settings()))
-        truth = bench.case.scheme.translate(bench.truth, victim.head.scheme)
         support = bench.support(self.condition.reach.kind)
-        spacing, modalities, folder = bench.volume.spacing, bench.case.modalities, self.condition.draws
+        spacing, modalities, folder = bench.volume.spacing, bench.case.modalities, self.condition.maps
         given = None if folder is None else bench.given(folder)
+        partners = {
+            name: Partner(other.victim, _truth(other), None if folder is None else other.given(folder))
+            for name, other in self.partners.items()
+        }
         stored = {n: s.bench.stored[s.condition.name].to(bench.device) for n, s in self.sources.items()}
-        return self.condition.show(
-            Scene(victim, bench.x, truth[None].to(bench.device), rng, stored, support, modalities, spacing, given)
-        )
+        scene = Scene(victim, bench.x, _truth(bench), rng, stored, support, modalities, spacing, given, partners)
+        return self.condition.show(scene)
 
     def _deliver(self, shown: Shown) -> tuple[Float[Tensor, "c *s"], dict[str, str]]:
         """The voxels as the files hold them, and the files' digests. The clean case is its own files."""
@@ -212,11 +227,16 @@ class Cell:
         return radii, self.allowed.size(x)[0].item()
 
 
-def _effort(shown: Shown, victim: Segmenter) -> Effort | None:
+def _truth(bench: Bench) -> Int[Tensor, "1 *s"]:
+    """The expert's labels in the numbers of the bench's victim."""
+    return bench.case.scheme.translate(bench.truth, bench.victim.head.scheme)[None].to(bench.device)
+
+
+def _effort(shown: Shown) -> Effort | None:
     if (adversarial := shown.adversarial) is None:
         return None
     return Effort(
-        steps=adversarial.passes.backward // victim.gradient_cost.backward,
+        steps=adversarial.passes.backward // shown.step_cost.backward,
         forward=adversarial.passes.forward,
         backward=adversarial.passes.backward,
         zero_gradient_share=adversarial.zero_gradient_share[0].item(),

@@ -6,7 +6,8 @@ from collections import defaultdict
 
 from medadv.study.metrics import METRICS
 from medadv.study.records import Presented, Record
-from medadv.study.spec import Primary, Volumes
+from medadv.study.sections import Volumes
+from medadv.study.spec import Primary
 
 
 class Gallery:

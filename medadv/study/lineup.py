@@ -145,8 +145,9 @@ def answerable(study: Study, scheme: LabelScheme, contestants: Sequence[Contesta
     Raises:
         ConfigError: a victim's head cannot tell a region that the study scores or attacks.
     """
-    goals = [name for attack in study.attacks.values() for name in attack.names]
     for contestant in contestants:
+        met = (spec for name, spec in study.attacks.items() if contestant.name in study.victims_of(name))
+        goals = [name for spec in met for name in spec.names]
         head = contestant.head
         asked = [n for n in (*(study.regions or ()), study.primary.region, *goals) if n != BACKGROUND]
         if mute := sorted({name for name in asked if not head.answers(name)}):
