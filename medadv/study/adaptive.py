@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from medadv.errors import ConfigError
-from medadv.study.attacks import TemperedLoss
+from medadv.study.attack_base import OnLoss, TemperedLoss
 from medadv.study.conditions import Attacked, Condition, attacked
 from medadv.study.controls import SignNoise
 from medadv.study.defences import temperature
@@ -34,18 +34,18 @@ def base_of(study: Study) -> str:
     Of those that take as many steps, one on the whole answer comes before one on a region, and then the first.
 
     Raises:
-        ConfigError: the study has no untargeted attack.
+        ConfigError: the study has no untargeted attack that every victim meets.
     """
     if study.adaptive.attack is not None:
         return study.adaptive.attack
-    untargeted = {name: spec for name, spec in study.attacks.items() if not spec.targeted}
+    untargeted = {name: spec for name, spec in study.attacks.items() if study.may_be_varied(name)}
     if not untargeted:
         raise ConfigError(
             "a study with a defence has no untargeted attack that could be adapted to it",
             got=list(study.attacks),
             advice="add one to attacks, such as `ifgsm: {preset: ifgsm}`",
         )
-    return max(untargeted, key=lambda name: (untargeted[name].steps, not untargeted[name].names))
+    return max(untargeted, key=lambda name: (study.steps_of(name), not untargeted[name].names))
 
 
 def budgets_of(study: Study) -> tuple[str, ...]:
@@ -81,6 +81,7 @@ def watchful(attack: Attacked) -> Attacked:
 
 def tempered(study: Study, base: Attacked, t: float) -> Attacked:
     """The varied attack on its loss at logits / T."""
+    assert isinstance(base.spec, OnLoss)  # base_of: it is untargeted
     plain = base.spec.loss.of if isinstance(base.spec.loss, TemperedLoss) else base.spec.loss
     spec = base.spec.model_copy(update={"loss": TemperedLoss(of=plain, temperature=t)})
     return _own(study, replace(base, family=f"{base.family}-T{t:g}", spec=spec))

@@ -3,194 +3,241 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from medadv.attack.budget import Budget
+from medadv.attack.exchange import Active
 from medadv.attack.loop import Attack
-from medadv.attack.losses import LOSSES, Loss, Tempered
-from medadv.attack.objective import Labels
-from medadv.attack.presets import fgsm, ifgsm, mifgsm, pgd, tifgsm
-from medadv.attack.threat import Threat
-from medadv.study.goals import Goal, LabelMap
-from medadv.study.specified import Specified, distinct, readable_budgets
-
-_ELSEWHERE = ("budgets", "modalities")
-"""Settings of an attack that are told with its threat."""
+from medadv.attack.presets import dag, fgsm, fgsm_ll, ifgsm, ifgsm_ll, mifgsm, pgd, tifgsm
+from medadv.attack.threat import Legal
+from medadv.attack.unbounded import Unbounded
+from medadv.study.attack_base import Alike, AttackSettings, Limits, OnLoss, Stepwise, Untargeted
+from medadv.study.goal_base import LabelMap
+from medadv.study.goals import Goal
 
 
-def _known(loss: str) -> str:
-    if loss not in LOSSES:
-        raise ValueError(f"there is no loss {loss!r}; there are {sorted(LOSSES)}")
-    return loss
-
-
-LossName = Annotated[str, AfterValidator(_known)]
-
-
-class TemperedLoss(Specified):
-    """A loss at logits / T: what it sees of a network whose logits are too large for float32."""
-
-    of: LossName = "cross entropy"
-    temperature: float = Field(gt=0, allow_inf_nan=False)
-
-
-class _AttackSpec(Specified):
-    targeted: ClassVar[bool] = False
-
-    loss: LossName | TemperedLoss = Field("cross entropy", description="by its name, or {of: NAME, temperature: T}")
-    budgets: tuple[str, ...] | None = Field(None, min_length=1, description="instead of the study's")
-    modalities: tuple[str, ...] | None = Field(
-        None, min_length=1, description="the only ones that change; the study's if left out"
-    )
-    labels: Labels = Field("truth", description="the expert's, or the victim's own clean prediction")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The regions and tissues that it names."""
-        return ()
-
-    @property
-    def tissues(self) -> tuple[str, ...]:
-        """What it names that must be tissues."""
-        return ()
-
-    @property
-    def axes(self) -> int | None:
-        """The number of axes that it names an amount for, each; None where it names none."""
-        return None
-
-    @property
-    def draws(self) -> str | None:
-        """The folder of the maps that it wants drawn, if it is given maps."""
-        return None
-
-    @property
-    def told(self) -> str:
-        """What a title says beside the attack's own name, each part after a comma."""
-        tempered = f", logits / {self.loss.temperature:g}" if isinstance(self.loss, TemperedLoss) else ""
-        return tempered + (", from its own prediction" if self.labels == "prediction" else "")
-
-    @property
-    def ascended(self) -> Loss:
-        """The loss as the attack understands it."""
-        if isinstance(self.loss, TemperedLoss):
-            return Tempered(self.loss.of, self.loss.temperature)
-        return LOSSES[self.loss]
-
-    def settings(self) -> dict[str, Any]:
-        """Everything that could change its numbers but the threat, as JSON.
-
-        Settings that came later are left out where they have their default: older records keep their keys.
-        """
-        later = {"labels": "truth", "region": None}
-        every = self.model_dump(mode="json", exclude=set(_ELSEWHERE))
-        return {key: value for key, value in every.items() if key not in later or value != later[key]}
-
-    @field_validator("budgets")
-    @classmethod
-    def _readable(cls, budgets: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return None if budgets is None else readable_budgets(budgets)
-
-    @field_validator("modalities")
-    @classmethod
-    def _distinct(cls, modalities: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return None if modalities is None else distinct(modalities)
-
-
-class _Untargeted(_AttackSpec):
-    region: str | None = Field(None, description="attack it alone: its inside against its outside")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The region that it attacks."""
-        return () if self.region is None else (self.region,)
-
-    @property
-    def told(self) -> str:
-        """The region, and whose labels."""
-        return (f", {self.region} alone" if self.region else "") + super().told
-
-
-class Fgsm(_Untargeted):
+class Fgsm(Untargeted):
     """One step of the whole budget."""
 
     preset: Literal["fgsm"]
-    steps: ClassVar[int] = 1
 
     @property
     def title(self) -> str:
         """For people."""
         return f"FGSM{self.told}"
 
-    def attack(self, threat: Threat, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:  # noqa: ARG002
-        """The attack in a threat, on a grid of this spacing (mm)."""
+    def steps_at(self, budget: Budget) -> int:  # noqa: ARG002
+        """One."""
+        return 1
+
+    def attack(self, threat: Limits, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:  # noqa: ARG002
+        """The attack in a threat."""
         return fgsm(threat, self.ascended, labels=self.labels, region=self.region)
 
 
-class Ifgsm(_Untargeted):
+class Ifgsm(Stepwise, Untargeted):
     """Many projected steps."""
 
     preset: Literal["ifgsm"]
-    steps: int = Field(10, ge=1)
-    size: float | None = Field(None, gt=0, description="a step as a share of the budget; 2.5 / steps if left out")
 
     @property
     def title(self) -> str:
         """For people."""
-        return f"i-FGSM, {self.steps} steps{self.told}"
+        return f"i-FGSM, {self.counted}{self.told}"
 
-    def attack(self, threat: Threat, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:  # noqa: ARG002
-        """The attack in a threat, on a grid of this spacing (mm)."""
-        return ifgsm(threat, self.steps, self.ascended, self.size, labels=self.labels, region=self.region)
+    def attack(self, threat: Limits, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:  # noqa: ARG002
+        """The attack in a threat."""
+        steps, size = self.sized(threat)
+        return ifgsm(threat, steps, self.ascended, size, labels=self.labels, region=self.region)
 
 
-class Tifgsm(_AttackSpec):
-    """Many projected steps towards other labels."""
+class FgsmLl(Alike, OnLoss):
+    """One step of the whole budget towards the least likely classes."""
 
     targeted: ClassVar[bool] = True
 
-    preset: Literal["tifgsm"]
-    steps: int = Field(10, ge=1)
-    goal: Goal
-    size: float | None = Field(None, gt=0, description="a step as a share of the budget; 2.5 / steps if left out")
+    preset: Literal["fgsm_ll"]
 
     @property
     def title(self) -> str:
         """For people."""
-        return f"ti-FGSM, {self.goal}, {self.steps} steps{self.told}"
+        return f"FGSM-ll{self.told}"
+
+    def steps_at(self, budget: Budget) -> int:  # noqa: ARG002
+        """One."""
+        return 1
+
+    def attack(self, threat: Limits, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:  # noqa: ARG002
+        """The attack in a threat."""
+        return fgsm_ll(threat, self.ascended)
+
+
+class IfgsmLl(Stepwise, Alike, OnLoss):
+    """Many projected steps towards the least likely classes: of the clean answer, or of the current one."""
+
+    targeted: ClassVar[bool] = True
+
+    preset: Literal["ifgsm_ll"]
+    target: Literal["fixed", "each step"] = "fixed"
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        found = ", found at each step" if self.target == "each step" else ""
+        return f"i-FGSM-ll{found}, {self.counted}{self.told}"
+
+    def attack(self, threat: Limits, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:  # noqa: ARG002
+        """The attack in a threat."""
+        steps, size = self.sized(threat)
+        return ifgsm_ll(threat, steps, self.ascended, size, follow=self.target == "each step")
+
+
+class Targeted(AttackSettings):
+    """An attack towards other labels: the same goal for all its victims, or for each of several its own."""
+
+    targeted: ClassVar[bool] = True
+
+    goal: Goal | None = Field(None, description="left out only where joint gives each victim its own")
+    joint: tuple[str, ...] | dict[str, Goal] | None = Field(
+        None, min_length=2, description="victims that it attacks together, by one perturbation; or victim: goal"
+    )
+
+    @model_validator(mode="after")
+    def _one_goal(self) -> Self:
+        if (self.goal is None) != isinstance(self.joint, dict):
+            raise ValueError("an attack has a goal, or joint gives each victim its own: one of them")
+        if isinstance(self.joint, dict) and any(goal.maps is not None for goal in self.joint.values()):
+            raise ValueError("given maps are drawn for all victims alike: say goal, and name the victims in joint")
+        return self
+
+    @property
+    def together(self) -> tuple[str, ...]:
+        """The victims that it attacks together, if several."""
+        return tuple(self.joint or ())
+
+    @property
+    def _goals(self) -> tuple[Goal, ...]:
+        return tuple(self.joint.values()) if isinstance(self.joint, dict) else (self._aim,)
+
+    @property
+    def _aim(self) -> Goal:
+        assert self.goal is not None  # _one_goal; of several goals, for_victim has chosen one
+        return self.goal
+
+    @property
+    def aimed(self) -> str:
+        """For people: what it wants."""
+        return " and ".join(str(goal) for goal in self._goals)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The regions and tissues that its goal names."""
-        return self.goal.names
+        """The regions and tissues that its goals name."""
+        return tuple(name for goal in self._goals for name in goal.names)
 
     @property
     def tissues(self) -> tuple[str, ...]:
-        """What its goal names that must be tissues."""
-        return self.goal.tissues
+        """What its goals name that must be tissues."""
+        return tuple(name for goal in self._goals for name in goal.tissues)
 
     @property
     def axes(self) -> int | None:
-        """Those of its goal."""
-        return self.goal.axes
+        """Those of its goals."""
+        return next((goal.axes for goal in self._goals if goal.axes is not None), None)
 
     @property
-    def draws(self) -> str | None:
+    def maps(self) -> str | None:
         """The folder of its goal's maps."""
-        return self.goal.draws
+        return None if self.goal is None else self.goal.maps
+
+    def for_victim(self, victim: str) -> Self:
+        """The same with the goal for one of its victims."""
+        if not isinstance(self.joint, dict):
+            return self
+        return self.model_copy(update={"goal": self.joint[victim], "joint": tuple(self.joint)})
 
     def settings(self) -> dict[str, Any]:
-        """Its goal's among them."""
-        return {**super().settings(), "goal": self.goal.settings()}
+        """Its goals among them."""
+        if isinstance(self.joint, dict):
+            every = {key: value for key, value in super().settings().items() if key != "goal"}
+            return {**every, "joint": [goal.settings() for goal in self.joint.values()]}
+        return {**super().settings(), "goal": self._aim.settings()}
 
-    def attack(self, threat: Threat, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:
+
+class Tifgsm(Stepwise, Targeted, OnLoss):
+    """Many projected steps towards other labels."""
+
+    preset: Literal["tifgsm"]
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"ti-FGSM, {self.aimed}, {self.counted}{self.told}"
+
+    def attack(self, threat: Limits, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:
         """The attack in a threat, on a grid of this spacing (mm), for a case with this given map."""
-        relabel, loss = self.goal.relabel(spacing, given), self.ascended
-        return tifgsm(threat, relabel, self.steps, loss, self.size, labels=self.labels, follow=self.goal.follow)
+        relabel, (steps, size) = self._aim.relabel(spacing, given), self.sized(threat)
+        return tifgsm(threat, relabel, steps, self.ascended, size, labels=self.labels, follow=self._aim.follow)
 
 
-class Mifgsm(_Untargeted):
+class Dag(Targeted):
+    """Dense adversary generation (Xie et al. 2017): steps of length γ, the budget, until no target is active.
+
+    The sum of its steps has no bound but the legal range. ``active: written`` is the paper's Algorithm 1, ``released``
+    the authors' code.
+    """
+
+    bounded: ClassVar[bool] = False
+
+    preset: Literal["dag"]
+    budgets: tuple[str, ...] = Field(("0.5 0-255",), min_length=1, description="γ, the length of one step")
+    steps: int = Field(200, ge=1)
+    active: Active = Field("written", description="written: still its own label; released: not yet the wanted one")
+    tolerance: float = Field(0.0, ge=0, lt=1, description="active targets that may be left, of the foreground's")
+    let_vanish: bool = Field(False, description="with released: let be what is decided as background")
+
+    @field_validator("budgets")
+    @classmethod
+    def _some(cls, budgets: tuple[str, ...]) -> tuple[str, ...]:
+        return budgets
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        if self.let_vanish and self.active == "written":
+            raise ValueError("let_vanish is for `active: released`: as written, what has left its label is let be")
+        if any(goal.follow for goal in self._goals):
+            raise ValueError("DAG exchanges labels for others that stay: goals found at each step are for tifgsm")
+        return self
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        released = ", as released" if self.active == "released" else ""
+        return f"DAG, {self.aimed}, at most {self.steps} steps{released}{self.told}"
+
+    def threat(self, budget: Budget, legal: Legal, span: tuple[float, float] | None) -> Limits:
+        """The length of a step."""
+        return Unbounded(budget, legal, span)
+
+    def steps_at(self, budget: Budget) -> int:  # noqa: ARG002
+        """At most."""
+        return self.steps
+
+    def attack(self, threat: Limits, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:
+        """The attack in a threat, on a grid of this spacing (mm), for a case with this given map."""
+        return dag(
+            threat,
+            self._aim.relabel(spacing, given),
+            self.steps,
+            active=self.active,
+            tolerance=self.tolerance,
+            let_vanish=self.let_vanish,
+            labels=self.labels,
+        )
+
+
+class Mifgsm(Untargeted):
     """Many steps along a momentum."""
 
     preset: Literal["mifgsm"]
@@ -202,26 +249,32 @@ class Mifgsm(_Untargeted):
         """For people."""
         return f"MI-FGSM, {self.steps} steps{self.told}"
 
-    def attack(self, threat: Threat, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:  # noqa: ARG002
-        """The attack in a threat, on a grid of this spacing (mm)."""
+    def steps_at(self, budget: Budget) -> int:  # noqa: ARG002
+        """Those that it names."""
+        return self.steps
+
+    def attack(self, threat: Limits, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:  # noqa: ARG002
+        """The attack in a threat."""
         return mifgsm(threat, self.steps, self.decay, self.ascended, labels=self.labels, region=self.region)
 
 
-class Pgd(_Untargeted):
+class Pgd(Stepwise, Untargeted):
     """Many steps from a random start, the best iterate kept."""
 
     preset: Literal["pgd"]
-    steps: int = Field(20, ge=1)
-    size: float | None = Field(None, gt=0, description="a step as a share of the budget; 2.5 / steps if left out")
+    steps: int | Literal["kurakin"] = 20
 
     @property
     def title(self) -> str:
         """For people."""
-        return f"PGD, {self.steps} steps{self.told}"
+        return f"PGD, {self.counted}{self.told}"
 
-    def attack(self, threat: Threat, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:  # noqa: ARG002
-        """The attack in a threat, on a grid of this spacing (mm)."""
-        return pgd(threat, self.steps, self.ascended, self.size, labels=self.labels, region=self.region)
+    def attack(self, threat: Limits, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:  # noqa: ARG002
+        """The attack in a threat."""
+        steps, size = self.sized(threat)
+        return pgd(threat, steps, self.ascended, size, labels=self.labels, region=self.region)
 
 
-AttackSpec = Annotated[Fgsm | Ifgsm | Tifgsm | Mifgsm | Pgd, Field(discriminator="preset")]
+AttackSpec = Annotated[
+    Fgsm | Ifgsm | FgsmLl | IfgsmLl | Tifgsm | Dag | Mifgsm | Pgd, Field(discriminator="preset")
+]

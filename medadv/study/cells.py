@@ -17,15 +17,15 @@ from medadv.attack.threat import Box
 from medadv.data.files import eight_bit, read, write, written
 from medadv.data.picture import is_picture_case
 from medadv.errors import CaseError, GradientError, Reason, RunError, VictimError
-from medadv.study.bench import Bench
-from medadv.study.conditions import CLEAN, Condition, Image, Need, Scene, Shown
+from medadv.study.bench import Bench, Contestant
+from medadv.study.conditions import CLEAN, Condition, Image, Need, Partner, Scene, Shown
 from medadv.study.fidelity import distortion, fidelity
 from medadv.study.folder import versions
 from medadv.study.metrics import MetricName
 from medadv.study.records import SCHEMA, Effort, Record, digest, file_digest, write_record
 from medadv.study.scores import VOLUMES, Measure, rows
 from medadv.study.slices import Views, save_slices
-from medadv.study.tasks import Answer, Subject
+from medadv.study.tasks import Answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,7 @@ class Cell:
         seed: the study's.
         sources: what the condition needs → the cell that delivers it.
         metrics: how it is scored.
+        partners: the other victims that are attacked together with the bench's, each with the same case.
     """
 
     bench: Bench
@@ -47,18 +48,21 @@ class Cell:
     seed: int
     sources: Mapping[Need, Cell] = field(default_factory=dict)
     metrics: tuple[MetricName, ...] = VOLUMES
+    partners: Mapping[str, Bench] = field(default_factory=dict)
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
         """Everything that could change the numbers of this cell: no path, no time, no family of comparisons."""
-        folder = self.condition.draws
-        found_for = [s.bench.contestant for need, s in self.sources.items() if need.victim is not None]
+        folder = self.condition.maps
+        case, found_for = self.bench.case.case, self.found_for
+        together = [bench.contestant.identity(case) for bench in self.partners.values()]
         return {
             "voxels": self.bench.digests.voxels,
             "label": self.bench.digests.label,
             **({} if folder is None else {"given_map": self.bench.maps[folder].digest}),
-            **self.bench.contestant.identity(self.bench.case.case),
-            **({"attacked": [c.identity(self.bench.case.case) for c in found_for]} if found_for else {}),
+            **self.bench.contestant.identity(case),
+            **({"attacked": [contestant.identity(case) for contestant in found_for]} if found_for else {}),
+            **({"together": together} if together else {}),
             "condition": self.condition.settings(),
             "regions": list(self.regions),
             **({} if self.metrics == VOLUMES else {"metrics": list(self.metrics)}),
@@ -66,6 +70,16 @@ class Cell:
             "precision": "float32",
             "schema": SCHEMA,
         }
+
+    @property
+    def found_for(self) -> list[Contestant]:
+        """The victims that what the condition is made of was found for, and those of what that is made of."""
+        found: list[Contestant] = []
+        for need, source in self.sources.items():
+            if need.victim is not None:
+                found += [source.bench.contestant, *(bench.contestant for bench in source.partners.values())]
+            found += source.found_for
+        return found
 
     @cached_property
     def key(self) -> str:
@@ -158,7 +172,7 @@ class Cell:
             size=size,
             delivered=files,
             versions=versions(),
-            effort=_effort(shown, victim),
+            effort=_effort(shown),
             agreement=None if victim.deployed is None else bench.agreement(again, fooled),
             savings=tuple(bench.contestant.savings),
             device=str(bench.device),
@@ -186,12 +200,15 @@ class Cell:
         bench, victim = self.bench, self.bench.victim
         rng = Rng.seeded(self.seed, [bench.digests.voxels]).fork(digest(self.condition.settings()))
         support = bench.support(self.condition.reach.kind)
-        spacing, modalities, folder = bench.volume.spacing, bench.case.modalities, self.condition.draws
+        spacing, modalities, folder = bench.volume.spacing, bench.case.modalities, self.condition.maps
         given = None if folder is None else bench.given(folder)
+        partners = {
+            name: Partner(other.victim, other.posed, None if folder is None else other.given(folder))
+            for name, other in self.partners.items()
+        }
         stored = {n: s.bench.stored[s.condition.name].to(bench.device) for n, s in self.sources.items()}
-        return self.condition.show(
-            Scene(victim, bench.x, bench.posed, rng, stored, support, modalities, spacing, given)
-        )
+        scene = Scene(victim, bench.x, bench.posed, rng, stored, support, modalities, spacing, given, partners)
+        return self.condition.show(scene)
 
     def _deliver(self, shown: Shown) -> tuple[Float[Tensor, "c *s"], dict[str, str]]:
         """The voxels as the files hold them, and the files' digests. The clean case is its own files."""
@@ -226,11 +243,11 @@ class Cell:
         return radii, self.allowed.size(x)[0].item()
 
 
-def _effort(shown: Shown, victim: Subject) -> Effort | None:
+def _effort(shown: Shown) -> Effort | None:
     if (adversarial := shown.adversarial) is None:
         return None
     return Effort(
-        steps=adversarial.passes.backward // victim.gradient_cost.backward,
+        steps=adversarial.passes.backward // shown.step_cost.backward,
         forward=adversarial.passes.forward,
         backward=adversarial.passes.backward,
         zero_gradient_share=adversarial.zero_gradient_share[0].item(),

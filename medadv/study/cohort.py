@@ -131,7 +131,7 @@ def with_maps(study: Study, parts: Parts, folder: Path, watch: Watch) -> Parts:
     Raises:
         ConfigError: a folder that does not exist, or maps for none of the cases.
     """
-    folders = list(dict.fromkeys(spec.draws for spec in study.attacks.values() if spec.draws is not None))
+    folders = list(dict.fromkeys(spec.maps for spec in study.attacks.values() if spec.maps is not None))
     if not folders:
         return parts
     maps, refused = examine_maps({parts.own[c.case]: c for c in parts.test}, folders, folder / "maps.json", watch)

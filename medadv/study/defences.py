@@ -113,10 +113,12 @@ class Augmentation(Hardening):
     @field_validator("attacks")
     @classmethod
     def _without_maps(cls, attacks: dict[str, AttackSpec]) -> dict[str, AttackSpec]:
-        if drawing := [name for name, spec in attacks.items() if spec.draws is not None]:
+        if drawing := [name for name, spec in attacks.items() if spec.maps is not None]:
             raise ValueError(f"training cases have no maps to be drawn; {drawing} would need them")
         if own := [name for name, spec in attacks.items() if spec.budgets is not None]:
             raise ValueError(f"the budgets of an augmentation are those of the defence, not of its attacks {own}")
+        if chosen := [name for name, spec in attacks.items() if spec.victims or spec.together]:
+            raise ValueError(f"an augmentation attacks the undefended victim alone, and {chosen} name others")
         return attacks
 
 

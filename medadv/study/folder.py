@@ -201,7 +201,7 @@ def _public(content: dict[str, Any], names: Names) -> dict[str, Any]:
             if victim.get("weights") is not None:
                 victim["weights"] = "private"
         for attack in content["attacks"].values():
-            if "draw" in attack.get("goal", {}):
+            if "draw" in (attack.get("goal") or {}):
                 attack["goal"]["draw"] = "private"
     return content
 

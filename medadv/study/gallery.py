@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from medadv.study.metrics import METRICS
 from medadv.study.records import Presented, Record
-from medadv.study.spec import Volumes
+from medadv.study.sections import Volumes
 from medadv.study.stats import PrimaryFamily
 
 

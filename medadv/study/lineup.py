@@ -158,10 +158,11 @@ def answerable(study: Study, scheme: LabelScheme, contestants: Sequence[Contesta
     Raises:
         ConfigError: a victim cannot tell a region that the study scores or attacks.
     """
-    goals = [name for attack in study.attacks.values() for name in attack.names]
     scored: dict[str, tuple[str, ...]] = {}
     for contestant in contestants:
         victim, task = contestant.first, task_of(contestant.first)
+        met = (spec for name, spec in study.attacks.items() if contestant.name in study.victims_of(name))
+        goals = [name for spec in met for name in spec.names]
         asked = [n for n in (*(study.regions or ()), study.primary.region, *goals) if n != BACKGROUND]
         if mute := sorted({name for name in asked if not task.answers(victim, name)}):
             raise ConfigError(

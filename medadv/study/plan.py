@@ -256,7 +256,7 @@ def _lines(
     for family, members in families.items():
         cells = len(members) * cases
         attacks = [c for c in members if isinstance(c, Attacked)]
-        steps = sum(c.spec.steps for c in attacks) * cases
+        steps = sum(c.spec.steps_at(c.threat.budget) * c.spec.gradients for c in attacks) * cases
         answers = 2 + (victim.deployed is not None)  # to the file, to the voxels in memory; how far both ways agree
         asked = answers * cells + sum(c.listens for c in attacks) * cases
         scored = victim.answer_cost * asked

@@ -12,7 +12,7 @@ from medadv.errors import CaseError, ConfigError, RunError
 from medadv.study.bench import Bench, Contestant
 from medadv.study.cells import Cell
 from medadv.study.cohort import Parts, gather, with_maps
-from medadv.study.conditions import Condition, Need
+from medadv.study.conditions import Attacked, Condition, Need
 from medadv.study.folder import RunFolder
 from medadv.study.gallery import Gallery
 from medadv.study.impostors import check_defended
@@ -24,7 +24,7 @@ from medadv.study.progress import Silent, Watch
 from medadv.study.records import Record, present_records
 from medadv.study.report import build
 from medadv.study.spec import Study
-from medadv.study.suite import conditions, judgement, primary_family
+from medadv.study.suite import conditions, depths, judgement, primary_family
 from medadv.study.tables import write_tables
 from medadv.study.tracking import live, track
 from medadv.study.worst import worst_cases
@@ -110,6 +110,16 @@ def _try_out(bench: Bench, tried: set[object]) -> None:
     if (network := (bench.contestant.name, bench.case.fold)) not in tried:
         bench.within_memory(lambda: try_out(bench.contestant.name, bench.victim, bench.x))
         tried.add(network)
+
+
+def _supply(cell: Cell, tried: set[object]) -> None:
+    """Everything that a cell needs to be computed: victims that answer, and what others delivered."""
+    for bench in (cell.bench, *cell.partners.values()):
+        _try_out(bench, tried)
+    for source in cell.sources.values():
+        if not source.fetch():  # its files were not kept: the same again
+            _supply(source, tried)
+            source.compute(pictured=False)
 
 
 def _track(folder: Path, watch: Watch) -> None:
@@ -237,15 +247,17 @@ class _Stage:
 
     def cells(self, case: Case) -> list[Cell]:
         """All cells of one case, each after those that it needs: what one victim takes from another comes last."""
-        benches = [self.bench(contestant, case) for contestant in self.contestants]
-        met = [(bench, condition) for bench in benches for condition in self.conditions[bench.contestant.name]]
+        benches = {contestant.name: self.bench(contestant, case) for contestant in self.contestants}
+        met = [(name, condition) for name in benches for condition in self.conditions[name]]
+        depth = depths({name: self.conditions[name] for name in benches})
         made: dict[Need, Cell] = {}
-        for bench, condition in sorted(met, key=lambda one: any(need.victim for need in one[1].needs)):
-            name = bench.contestant.name
+        for name, condition in sorted(met, key=lambda one: depth[Need(one[1].name, one[0])]):
             sources = {need: made[need if need.victim else Need(need.condition, name)] for need in condition.needs}
+            bench, together = benches[name], condition.spec.together[1:] if isinstance(condition, Attacked) else ()
+            partners = {other: benches[other] for other in together}
             metrics = bench.task.metrics(self.study.metrics, self.study.data.axes)
             made[Need(condition.name, name)] = Cell(
-                bench, condition, self.regions[name], self.study.seed, sources, metrics
+                bench, condition, self.regions[name], self.study.seed, sources, metrics, partners
             )
         return list(made.values())
 
@@ -278,11 +290,7 @@ class _Stage:
             record = cell.finished()
             held = record is not None and self.folder.holds(record)
             if record is None or (gallery.wants(record) and not held):
-                _try_out(bench, tried)
-                for source in cell.sources.values():
-                    if not source.fetch():  # its files were not kept: the same again
-                        _try_out(source.bench, tried)
-                        source.compute(pictured=False)
+                _supply(cell, tried)
                 record = cell.compute(gallery.pictures(cell.condition.presented))
             elif not held:  # what lies there is of another form of the study, or unfinished
                 self.folder.drop(*cell.place[:2], [bench.case.case])

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from medadv.attack.objective import Contest, Divergence, Following, Goal, Objective
 from medadv.attack.rng import Rng
 from medadv.attack.victim import Victim, held_still
+from medadv.objects import Truth
 
 
 def silent_share(
-    victim: Victim, x: Float[Tensor, "b c *s"], truth: Int[Tensor, "b *s"], objective: Objective, rng: Rng
+    victim: Victim, x: Float[Tensor, "b c *s"], truth: Truth, objective: Objective, rng: Rng
 ) -> Float[Tensor, "b"]:
     """The share of the targets of a goal at whose logits it has no gradient at all; one forward, none backward.
 

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,7 +19,8 @@ from medadv.data.support import Support
 from medadv.errors import BudgetError, ConfigError
 from medadv.labels import BACKGROUND, LabelScheme
 from medadv.study.attacks import AttackSpec
-from medadv.study.defences import Augmentation, Hardening, Temperature
+from medadv.study.borrowed import Offer, Sum, Transfers
+from medadv.study.defences import Augmentation, Hardening
 from medadv.study.entrants import Entrant, VictimSpec, entrants
 from medadv.study.metrics import MetricName
 from medadv.study.reach import Reach
@@ -27,6 +28,7 @@ from medadv.study.records import ALL
 from medadv.study.scores import DETECTION as OF_OBJECTS
 from medadv.study.scores import PICTURES as OF_PICTURES
 from medadv.study.scores import VOLUMES as OF_VOLUMES
+from medadv.study.sections import Adaptive, Split, Volumes
 from medadv.study.sources import Data
 from medadv.study.specified import Specified, distinct, readable_budgets
 
@@ -39,40 +41,17 @@ WORST = "worst"
 RESERVED = ("clean", "identity", "noise", "permuted", WORST)
 """What conditions are called that are no attacks."""
 
-BEGINNINGS = ("permuted-", "noise-", "transfer-", "worst-")
+BEGINNINGS = ("permuted-", "noise-", "transfer-", "sum-", "rescaled-", "worst-")
 """How the names of conditions begin that the study makes itself."""
 
-PICTURES: dict[str, Any] = {"legal": (0.0, 255.0), "support": "everywhere", "budgets": ["2 0-255", "4 0-255", "8 0-255"]}
+PICTURES: dict[str, Any] = {
+    "legal": (0.0, 255.0),
+    "support": "everywhere",
+    "budgets": ["2 0-255", "4 0-255", "8 0-255"],
+}
 """What a study of pictures says where it is silent."""
 
 PICTURE_IMPORTERS = ("pictures", "voc", "cityscapes", "coco")
-
-
-Number = Annotated[int, Field(ge=0)]
-
-
-class Split(Specified):
-    """Which patients train, choose the checkpoint, and are attacked.
-
-    Patients are put in the order of a seeded hash of their ids, so that one case more or less changes no order.
-    ``train`` and ``validate`` are numbers of patients (of cases where patients are unknown) from the front of that
-    order; ``test`` is a number of those that follow, or ``rest``. Lists of case ids instead name them.
-
-    With ``folds`` every case is tested, by the victim of a cross-validation that has not seen it: folds of whole
-    patients are made (a number), or are those that the ``data`` set declares; ``validate`` patients of each fold's
-    training cases choose the checkpoint.
-    """
-
-    train: Number | tuple[str, ...] = 0
-    validate_: Number | tuple[str, ...] = Field(0, alias="validate")
-    test: Number | Literal["rest"] | tuple[str, ...] = "rest"
-    folds: Annotated[int, Field(ge=2)] | Literal["data"] | None = None
-
-    @model_validator(mode="after")
-    def _folds_alone(self) -> Split:
-        if self.folds is not None and (self.train != 0 or self.test != "rest" or isinstance(self.validate_, tuple)):
-            raise ValueError("folds divide all cases: give folds and a number of patients to validate, and no more")
-        return self
 
 
 class Primary(Specified):
@@ -102,32 +81,6 @@ class Primary(Specified):
         return None if budgets is None else readable_budgets(budgets)
 
 
-class Adaptive(Specified):
-    """What a study with a defence runs beside its own attacks: the same attack on other losses, and transferred ones.
-
-    The loss at logits / T for every T of the study, the logit margin, what was found for the undefended victim and the
-    teacher, and sign noise. Every judged victim meets them all; what is transferred is shown to defended ones alone.
-    """
-
-    attack: str | None = Field(
-        None, description="the attack that is varied; the untargeted one of most steps if left out"
-    )
-    budgets: tuple[str, ...] | None = Field(None, min_length=1, description="the primary ones if left out")
-    temperatures: tuple[Temperature, ...] = Field((), description="T beside those of the study's distillations")
-
-    @field_validator("budgets")
-    @classmethod
-    def _readable(cls, budgets: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return None if budgets is None else readable_budgets(budgets)
-
-
-class Volumes(Specified):
-    """Which adversarial files stay when a case is done: the ``worst`` few a condition, ``all`` or ``none``."""
-
-    keep: Literal["worst", "all", "none"] = "worst"
-    count: int = Field(1, ge=1)
-
-
 class Study(Specified):
     """Everything that an experiment is."""
 
@@ -142,7 +95,13 @@ class Study(Specified):
         ("0.05 sigma", "0.1 sigma", "0.2 sigma"), min_length=1, description="2, 4 and 8 0-255 of pictures if left out"
     )
     attacks: dict[str, AttackSpec] = Field(min_length=1)
-    controls: tuple[Literal["identity", "noise", "permuted"], ...] = ("identity", "noise", "permuted")
+    controls: tuple[Literal["identity", "noise", "permuted", "rows", "columns", "slices"], ...] = Field(
+        ("identity", "noise", "permuted"),
+        description="permuted moves voxels; rows, columns, slices whole planes across the first, second, third axis",
+    )
+    permutations: int = Field(1, ge=1, description="of each kind of permutation, so many draws")
+    transfers: Transfers | None = Field(None, description="what is found for one victim, shown to others")
+    sums: dict[str, Sum] = Field({}, description="what is found for several victims, added")
     adaptive: Adaptive = Adaptive()
     primary: Primary
     regions: tuple[str, ...] | None = Field(
@@ -203,17 +162,28 @@ class Study(Specified):
         victims = [*self.entrants, *self.primary.returned]
         if len(set(victims)) < len(victims):
             raise ValueError("primary.returned names victims outside, each once, and none of the study's own")
-        for kind, names in (("study", [self.study]), ("victim", victims), ("attack", list(self.attacks))):
+        for kind, names in (
+            ("study", [self.study]),
+            ("victim", victims),
+            ("attack", list(self.attacks)),
+            ("sum", list(self.sums)),
+        ):
             for name in names:
                 if not NAME.fullmatch(name) or name in RESERVED or name.startswith(BEGINNINGS):
                     raise ValueError(
                         f"{name!r} cannot be the name of a {kind}: at most 64 letters, digits, dots, dashes and "
                         f"underscores, none of {', '.join(RESERVED)}, and not beginning with {', '.join(BEGINNINGS)}"
                     )
+        for name, spec in self.attacks.items():
+            if strange := [victim for victim in self.victims_of(name) if victim not in self.judged]:
+                raise ValueError(f"the attack {name!r} is for {strange}; the study's victims are {list(self.judged)}")
+            for budget in self.budgets_of(name):
+                _check_schedule(name, spec, budget)
         families = [self.family(name) for name in self.attacks]
         if twice := sorted({family for family in families if families.count(family) > 1}):
             raise ValueError(f"two attacks would be called the same in tables: {twice}")
         self._check_defences()
+        self._check_borrowed()
         for name in self.primary.attacks or ():
             if name not in self.attacks and not (name == WORST and self.defended):
                 raise ValueError(f"primary.attacks names {name!r}; the study's attacks are {list(self.attacks)}")
@@ -237,6 +207,8 @@ class Study(Specified):
                 scheme.members(name)
         for called, spec in self._attacks():
             self._check_attack(called, spec, modalities, scheme)
+        if "slices" in self.controls and self.data.axes < 3:
+            raise ConfigError("a picture has rows and columns, and no slices", got=list(self.controls))
         if self.primary.region not in scored:
             raise ConfigError("the primary region is not scored", got=self.primary.region, expected=list(scored))
         for told, text in self._amounts():
@@ -288,8 +260,17 @@ class Study(Specified):
         if not self.defended and (self.primary.against == "undefended" or self.primary.margin is not None):
             raise ValueError("primary.against: undefended, and primary.margin, are for studies with a defence")
         base = self.adaptive.attack
-        if base is not None and (base not in self.attacks or self.attacks[base].preset == "tifgsm"):
+        if base is not None and (base not in self.attacks or not self.may_be_varied(base)):
             raise ValueError(f"adaptive.attack names {base!r}, which is no untargeted attack of {list(self.attacks)}")
+
+    def _check_borrowed(self) -> None:
+        """What is shown to others is found by somebody."""
+        if self.transfers is not None:
+            self.offer.check_transfers(self.transfers)
+        for name, of in self.sums.items():
+            self.offer.check_sum(name, of)
+            if len({self.attacks[attack].bounded for attack in of.summands().values()}) > 1:
+                raise ValueError(f"sums.{name} adds attacks in a ball and attacks without one")
 
     @cached_property
     def entrants(self) -> dict[str, Entrant]:
@@ -314,6 +295,30 @@ class Study(Specified):
             own = self.metrics or (OF_VOLUMES if self.data.axes == 3 else OF_PICTURES)
         return self.primary.metric if self.primary.metric in own else own[0]
 
+    @property
+    def offer(self) -> Offer:
+        """What victims can be shown of others."""
+        met = {name: self.victims_of(name) for name in self.attacks}
+        return Offer(met, {name: self.budgets_of(name) for name in self.attacks}, self.judged)
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The victims that attacks are shown to: all but teachers that are there for their students alone."""
+        return tuple(entrant.name for entrant in self.entrants.values() if entrant.judged)
+
+    def victims_of(self, attack: str) -> tuple[str, ...]:
+        """The victims that meet an attack."""
+        return self.attacks[attack].together or self.attacks[attack].victims or self.judged
+
+    def may_be_varied(self, attack: str) -> bool:
+        """Whether an attack can be adapted to a defence: it is untargeted, and every victim meets it by itself."""
+        spec = self.attacks[attack]
+        return not (spec.targeted or spec.together) and self.victims_of(attack) == self.judged
+
+    def steps_of(self, attack: str) -> int:
+        """The most steps that an attack takes at one of its budgets."""
+        return max(self.attacks[attack].steps_at(Budget.parse(budget)) for budget in self.budgets_of(attack))
+
     def budgets_of(self, attack: str) -> tuple[str, ...]:
         """The budgets at which an attack is run."""
         return self.attacks[attack].budgets or self.budgets
@@ -326,6 +331,13 @@ class Study(Specified):
         """What tables call an attack: its name, and what of its support is unusual where the name does not say so."""
         unusual = Reach(self.support, self.modalities_of(attack)).unusual
         return "-".join([attack, *(word for word in unusual if word not in attack.split("-"))])
+
+
+def _check_schedule(name: str, spec: AttackSpec, budget: str) -> None:
+    try:
+        spec.steps_at(Budget.parse(budget))
+    except ConfigError as error:
+        raise ValueError(f"the attack {name!r} at {budget}: {error}") from error
 
 
 def json_schema() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from medadv.atomic import write_text
 from medadv.data.case import Case
 from medadv.errors import ConfigError
 from medadv.study.names import Names
-from medadv.study.spec import Split
+from medadv.study.sections import Split
 
 ROLES = ("train", "validate", "test")
 

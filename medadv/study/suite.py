@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from medadv.attack.budget import Budget
+from medadv.attack.threat import Linf
 from medadv.errors import ConfigError
 from medadv.study.adaptive import (
     added,
@@ -18,36 +19,61 @@ from medadv.study.adaptive import (
     transfers,
     watchful,
 )
-from medadv.study.conditions import CLEAN, IDENTITY, Attacked, Condition, attacked, slug
-from medadv.study.controls import Permuted, SignNoise
+from medadv.study.conditions import CLEAN, IDENTITY, Attacked, Condition, Need, Perturbation, attacked, slug
+from medadv.study.controls import Permuted, Planes, SignNoise
 from medadv.study.entrants import Entrant
 from medadv.study.judgement import Judgement, Varied
 from medadv.study.spec import WORST, Study
 from medadv.study.stats import PrimaryFamily
+from medadv.study.sums import sums
+from medadv.study.transfer import Shared, matrix
 
 
 def conditions(study: Study, entrant: Entrant) -> tuple[Condition, ...]:
     """All conditions of one victim, each after those that it needs of its own.
 
-    Clean, each attack with the control that needs its perturbation, other controls; in a study with a defence the
-    adaptive suite, what is transferred last. A teacher that is not judged meets clean, and what is transferred from it.
+    Clean, each attack with the controls that need its perturbation, other controls; in a study with a defence the
+    adaptive suite; what is transferred, and sums with their controls, last. A teacher that is not judged meets clean,
+    and what is transferred from it.
 
     Raises:
         ConfigError: two conditions would be called the same, or there is no attack that could be adapted.
     """
     if not entrant.judged:
         return (CLEAN, *transferable(study, entrant.name))
-    attacks = _named(study)
+    attacks = _met(study, entrant.name)
     if study.defended:
-        attacks = [watchful(attack) for attack in attacks]
+        attacks = [watchful(attack) if isinstance(attack, Attacked) else attack for attack in attacks]
     every: list[Condition] = [CLEAN]
     for attack in attacks:
-        every += [attack, Permuted(attack)] if "permuted" in study.controls else [attack]
+        every += [attack, *_permutations(study, attack)]
     if "identity" in study.controls:
         every.append(IDENTITY)
-    if "noise" in study.controls:
-        every += [SignNoise(*threat) for threat in dict.fromkeys((attack.threat, attack.reach) for attack in attacks)]
-    return _joined(every, added(study, entrant)) if study.defended else tuple(every)
+    if "noise" in study.controls:  # of a size; where only steps are bounded there is none
+        sizes = [(attack.threat, attack.reach) for attack in attacks if isinstance(attack.threat, Linf)]
+        every += [SignNoise(*size) for size in dict.fromkeys(sizes)]
+    return _joined(every, [*(added(study, entrant) if study.defended else ()), *_lent(study, entrant.name)])
+
+
+def depths(met: Mapping[str, Sequence[Condition]]) -> dict[Need, int]:
+    """How often something is handed from victim to victim before a condition of a victim can be made.
+
+    Args:
+        met: victim → its conditions.
+    """
+    needs = {
+        Need(condition.name, victim): [Need(need.condition, need.victim or victim) for need in condition.needs]
+        for victim, every in met.items()
+        for condition in every
+    }
+    found: dict[Need, int] = {}
+
+    def depth(place: Need) -> int:
+        if place not in found:
+            found[place] = max((depth(need) + (need.victim != place.victim) for need in needs[place]), default=0)
+        return found[place]
+
+    return {place: depth(place) for place in needs}
 
 
 def _named(study: Study) -> list[Attacked]:
@@ -55,18 +81,48 @@ def _named(study: Study) -> list[Attacked]:
     return [attacked(study, name, budget) for name in study.attacks for budget in study.budgets_of(name)]
 
 
+def _met(study: Study, victim: str) -> list[Attacked | Shared]:
+    """Those that a victim meets; what is found for several together is found once, for the first of them."""
+    met: list[Attacked | Shared] = []
+    for name in study.attacks:
+        first, *_ = among = study.victims_of(name)
+        shared = bool(study.attacks[name].together) and victim != first
+        for budget in study.budgets_of(name) if victim in among else ():
+            attack = attacked(study, name, budget)
+            met.append(Shared(attack, first) if shared else attack)
+    return met
+
+
+def _permutations(study: Study, of: Perturbation) -> Iterator[Permuted]:
+    """The controls that shuffle a perturbation."""
+    kinds: dict[str, Planes | None] = {"permuted": None, "rows": "rows", "columns": "columns", "slices": "slices"}
+    for name, planes in kinds.items():
+        if name in study.controls:
+            yield from (Permuted(of, planes, draw) for draw in range(1, study.permutations + 1))
+
+
+def _lent(study: Study, victim: str) -> Iterator[Condition]:
+    """What a victim is shown that the study asks to be found for others: transfers, and sums with their controls."""
+    yield from matrix(study, victim)
+    for summed in sums(study, victim):
+        yield summed
+        if not summed.rescaled:
+            yield from _permutations(study, summed)
+
+
 def _joined(own: Iterable[Condition], others: Iterable[Condition]) -> tuple[Condition, ...]:
-    """The study's own conditions, and others; what it runs itself is not run again under another name."""
-    names = {condition.name: condition for condition in own}
-    known = [(condition.settings(), condition.needs) for condition in names.values()]
-    for condition in others:
-        if (settings := (condition.settings(), condition.needs)) in known:
+    """The study's own conditions, and others; what it runs already is not run again under another name."""
+    names: dict[str, Condition] = {}
+    known: list[object] = []
+    for condition, may_be_known in [*((one, False) for one in own), *((one, True) for one in others)]:
+        settings = condition.settings(), condition.needs
+        if may_be_known and settings in known:
             continue
         if condition.name in names:
             raise ConfigError(
                 "two conditions of the study would be called the same",
                 got=condition.name,
-                cause="an attack has the name of one that is added because of a defence",
+                cause="an attack has the name of one that is added because of a defence, or of a control",
                 advice="give the attack another name",
             )
         names[condition.name] = condition
@@ -93,10 +149,9 @@ def primary_family(study: Study) -> PrimaryFamily:
     """What the study declares before any score exists.
 
     Raises:
-        ConfigError: victims outside cannot be in a family about defences.
+        ConfigError: victims outside cannot be in a family about defences, or no victim meets all attacks of the family.
     """
     primary = study.primary
-    judged = tuple(entrant.name for entrant in study.entrants.values() if entrant.judged)
     rivals = _undefended(study) if primary.against == "undefended" else {}
     if primary.returned and (rivals or WORST in (primary.attacks or ())):
         raise ConfigError(
@@ -107,7 +162,7 @@ def primary_family(study: Study) -> PrimaryFamily:
         )
     if study.defended:
         check_worst(study)
-    victims = tuple(rivals) or (*judged, *primary.returned)
+    victims = tuple(rivals) or (*_declared(study), *primary.returned)
     metrics = {name: study.metric_of(name) for name in victims if name in study.entrants}
     metric = primary.metric or next(iter(metrics.values()))
     return PrimaryFamily(
@@ -118,6 +173,19 @@ def primary_family(study: Study) -> PrimaryFamily:
         conditions=primary_conditions(study),
         rivals=rivals,
     )
+
+
+def _declared(study: Study) -> tuple[str, ...]:
+    """The victims that meet every attack of the family: only they can be declared under all of its conditions."""
+    attacks = [name for name in study.primary.attacks or study.attacks if name != WORST]
+    declared = tuple(name for name in study.judged if all(name in study.victims_of(attack) for attack in attacks))
+    if not declared:
+        raise ConfigError(
+            "no victim meets all attacks of the primary family",
+            got={attack: list(study.victims_of(attack)) for attack in attacks},
+            advice="name attacks in primary.attacks that the same victims meet; all others are exploratory",
+        )
+    return declared
 
 
 def judgement(study: Study) -> Judgement | None:
@@ -135,14 +203,15 @@ def judgement(study: Study) -> Judgement | None:
                 worst_name(str(base.threat.budget)): tuple(c.name for c in met if _within(c, base))
                 for base in bases(study)
             }
-            added |= dict.fromkeys(c.name for c in met if c.presented.role == "attack" and c.name not in own)
+            asked = own | {condition.name for condition in _lent(study, entrant.name)}
+            added |= dict.fromkeys(c.name for c in met if c.presented.role == "attack" and c.name not in asked)
     known = {"judged": tuple(worst), "undefended": _undefended(study), "added": tuple(added)}
     return Judgement(worst=worst, varied=varied, margin=study.primary.margin, **known)
 
 
 def _varied(study: Study, base: Attacked) -> Varied:
     """What is run at the budget of a varied attack, by name."""
-    judged = (entrant for entrant in study.entrants.values() if entrant.judged)
+    judged = (study.entrants[name] for name in study.judged)
     shown = (transfer for entrant in judged for transfer in transfers(study, entrant))
     return Varied(
         base=base.name,
@@ -158,7 +227,7 @@ def _within(condition: Condition, base: Attacked) -> bool:
 
     It has the same budget, and reaches no further: fewer modalities are within it, the background is another threat.
     """
-    if condition.threat is None or condition.threat.budget != base.threat.budget:
+    if not isinstance(condition.threat, Linf) or condition.threat.budget != base.threat.budget:
         return False
     ours, theirs = base.reach, condition.reach
     if ours.modalities is None:
@@ -168,5 +237,5 @@ def _within(condition: Condition, base: Attacked) -> bool:
 
 def _undefended(study: Study) -> dict[str, str]:
     """Defended victim → the one that it is held against."""
-    judged = (entrant for entrant in study.entrants.values() if entrant.judged)
+    judged = (study.entrants[name] for name in study.judged)
     return {entrant.name: entrant.undefended for entrant in judged if entrant.undefended is not None}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from medadv.attack.threat import Linf
-from medadv.study.conditions import Attacked, Need, Scene, Shown, slug, threat_settings, told_of
+from medadv.study.attack_base import Limits
+from medadv.study.conditions import Attacked, Need, Scene, Shown, attacked, slug, threat_settings, told_of
 from medadv.study.reach import Reach
 from medadv.study.records import Presented
+from medadv.study.spec import Study
 
 
 @dataclass(frozen=True)
@@ -19,15 +21,17 @@ class Transferred:
     Attributes:
         of: the attack.
         source: the victim that it attacked. Its identity goes into the key of the cell, its name does not.
+        named: whether its name tells the attack, where a study transfers several.
     """
 
     of: Attacked
     source: str
+    named: bool = False
 
     @property
     def family(self) -> str:
         """What tables call it."""
-        return f"transfer-from-{self.source}"
+        return f"transfer-{f'{self.of.family}-' if self.named else ''}from-{self.source}"
 
     @property
     def name(self) -> str:
@@ -35,7 +39,7 @@ class Transferred:
         return f"{self.family}-{slug(self.of.threat.budget)}"
 
     @property
-    def threat(self) -> Linf:
+    def threat(self) -> Limits:
         """The attack's: it is made concrete by the clean voxels alone, so it is the same for every victim."""
         return self.of.threat
 
@@ -50,9 +54,9 @@ class Transferred:
         return (Need(self.of.name, self.source),)
 
     @property
-    def draws(self) -> str | None:
+    def maps(self) -> str | None:
         """The attack's."""
-        return self.of.draws
+        return self.of.maps
 
     @property
     def presented(self) -> Presented:
@@ -67,3 +71,86 @@ class Transferred:
     def show(self, scene: Scene) -> Shown:
         """The stored voxels."""
         return Shown(scene.stored[self.needs[0]])
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What one attack found for several victims together, shown to those of them for whom it is not stored.
+
+    Attributes:
+        of: the attack.
+        holder: the first of the victims, for whom it is stored.
+    """
+
+    of: Attacked
+    holder: str
+
+    @property
+    def family(self) -> str:
+        """The attack's."""
+        return self.of.family
+
+    @property
+    def title(self) -> str:
+        """The attack's."""
+        return self.of.title
+
+    @property
+    def name(self) -> str:
+        """The attack's."""
+        return self.of.name
+
+    @property
+    def threat(self) -> Limits:
+        """The attack's."""
+        return self.of.threat
+
+    @property
+    def reach(self) -> Reach:
+        """The attack's."""
+        return self.of.reach
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What the attack delivered."""
+        return (Need(self.of.name, self.holder),)
+
+    @property
+    def maps(self) -> str | None:
+        """The attack's."""
+        return self.of.maps
+
+    @property
+    def presented(self) -> Presented:
+        """What tables say of it: the attack, for it attacked this victim, too."""
+        return self.of.presented
+
+    def settings(self) -> dict[str, Any]:
+        """The attack's settings, and its threat."""
+        return {"kind": "shared", "of": self.of.settings(), "threat": threat_settings(self.threat, self.reach)}
+
+    def show(self, scene: Scene) -> Shown:
+        """The stored voxels."""
+        return Shown(scene.stored[self.needs[0]])
+
+
+def matrix(study: Study, target: str) -> Iterator[Transferred]:
+    """One column of the study's matrix of transfers: what a victim is shown of what was found for each other one.
+
+    An attack on several victims together is no transfer to one of them.
+    """
+    wanted = study.transfers
+    if wanted is None or target not in (wanted.to or study.judged):
+        return
+    for name in wanted.attacks or study.attacks:
+        met = study.victims_of(name)
+        together = study.attacks[name].together
+        sources = [met[0]] if together else [victim for victim in met if victim in (wanted.from_ or met)]
+        for budget in study.budgets_of(name):
+            if wanted.budgets is None or budget in wanted.budgets:
+                attack = attacked(study, name, budget)
+                yield from (
+                    Transferred(attack, source, named=True)
+                    for source in sources
+                    if source != target and not (together and target in met)
+                )

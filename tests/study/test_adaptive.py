@@ -13,7 +13,8 @@ from study.small_study import small
 from medadv.attack.losses import LOSSES, Tempered
 from medadv.errors import ConfigError
 from medadv.study.adaptive import base_of, budgets_of, sources_of, temperatures_of
-from medadv.study.attacks import Ifgsm, TemperedLoss
+from medadv.study.attack_base import TemperedLoss
+from medadv.study.attacks import Ifgsm
 from medadv.study.conditions import Attacked, Need
 from medadv.study.judgement import Judgement, Varied
 from medadv.study.machine import Machine

@@ -26,7 +26,8 @@ from medadv.study.inputs import examine, stamp_of
 from medadv.study.names import Names
 from medadv.study.progress import Silent
 from medadv.study.run import run
-from medadv.study.spec import Split, Study
+from medadv.study.sections import Split
+from medadv.study.spec import Study
 from medadv.study.split import ROLES, _parts
 
 IDS = st.lists(st.integers(0, 30), min_size=1, max_size=12, unique=True)

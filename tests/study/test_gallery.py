@@ -12,7 +12,8 @@ from study.small_study import every_record
 
 from medadv.study.gallery import Gallery
 from medadv.study.records import Record
-from medadv.study.spec import Primary, Volumes
+from medadv.study.sections import Volumes
+from medadv.study.spec import Primary
 
 DICE = st.sampled_from([0.0, 0.1, 0.4, 0.4, 0.9])
 

@@ -14,7 +14,7 @@ from medadv.data.case import Case
 from medadv.errors import ConfigError
 from medadv.labels import BRATS_2018
 from medadv.study.names import Names
-from medadv.study.spec import Split
+from medadv.study.sections import Split
 from medadv.study.split import Fold, _first, divide
 
 PATIENTS = st.lists(st.integers(0, 40), min_size=4, max_size=14, unique=True)
