@@ -30,7 +30,7 @@ def off_axis(results: Results, victim: str) -> str:
 
 def budget_curves(results: Results, victim: str, region: str, unit: str) -> Figure:
     """The mean score of a region over the budget, one line a family, with a bootstrap band over patients (or cases)."""
-    metric = results.metric
+    metric = results.metric_of(victim)
     arms = [a for a in results.of(victim) if a.presented.unit == unit and a.presented.amount is not None]
     families: dict[str, list[Arm]] = {}
     for arm in arms:

@@ -158,9 +158,7 @@ def _image(axes: Axes, image: np.ndarray, slices: Slices, plane: Plane, mapping:
     return drawn
 
 
-def _mask(
-    slices: Slices, shown: tuple[np.ndarray, ...] | Objects, across: int, numbers: Sequence[int]
-) -> np.ndarray:
+def _mask(slices: Slices, shown: tuple[np.ndarray, ...] | Objects, across: int, numbers: Sequence[int]) -> np.ndarray:
     """Where a plane shows a region; of objects, where it cuts their boxes."""
     if not isinstance(shown, Objects):
         return np.isin(shown[across], numbers)

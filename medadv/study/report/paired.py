@@ -21,7 +21,7 @@ def attack_families(results: Results, victim: str, region: str) -> dict[str, lis
 
 def paired_lines(results: Results, victim: str, region: str, arms: list[Arm]) -> Figure:
     """Each patient (or case) from clean to each budget of one attack, in the study's metric, and the mean of all."""
-    metric = results.metric
+    metric = results.metric_of(victim)
     clean = results.clean(victim)
     columns = [*([clean] if clean else []), *arms]
     values = [arm.values(region, metric.name) for arm in columns]
