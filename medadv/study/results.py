@@ -148,6 +148,19 @@ class Results:
         return any({"red", "green", "blue"} <= {row.modality for row in record.fidelity} for record in first if record)
 
     @property
+    def matrix(self) -> bool:
+        """Whether what was found for other victims is told in a matrix of its own: in a study that asks for transfers
+        or sums, and not where a defence's worst case has them as a part."""
+        asked = any(self.specification.get(section) for section in ("transfers", "sums"))
+        return asked or self.judgement is None
+
+    def met(self, victim: str) -> tuple[Arm, ...]:
+        """The arms of a victim without those that the matrix tells: what was found for others, and controls of that."""
+        arms = self.of(victim)
+        borrowed = {arm.condition for arm in arms if self.matrix and arm.presented.source is not None}
+        return tuple(arm for arm in arms if not {arm.condition, arm.presented.of} & borrowed)
+
+    @property
     def versions(self) -> dict[str, tuple[str, ...]]:
         """Package → every version of it that computed a cell, as the records tell."""
         found = sorted({pair for record in self.records for pair in record.versions.items()})

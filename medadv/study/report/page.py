@@ -15,6 +15,9 @@ from medadv.study.report.defences.section import Section, section, teachers
 from medadv.study.report.montage import montage
 from medadv.study.report.numbers import measured, titled
 from medadv.study.report.paired import attack_families, paired_lines
+from medadv.study.report.pictures.part import Part
+from medadv.study.report.pictures.section import parts as further
+from medadv.study.report.pictures.section import tables_of
 from medadv.study.report.sheet import pages, sheet
 from medadv.study.report.style import Picture, publish, slug
 from medadv.study.report.summary import by_class, shown_alone, summary
@@ -83,11 +86,13 @@ def build(folder: Path) -> Path:
     compared = _compared(results)
     shown = [t for chapter in chapters for t in chapter.tables] + [t for _, t in compared]
     shown += defences.tables if defences else ()
+    beside = further(results, report / "figures")
+    shown += tables_of(beside)
     for table in (*shown, provenance.quarantine(every), provenance.cost(computed(every))):
         tables.write(table, report / "tables")
     path = report / "index.html"
     training = training_picture(every, report / "figures")
-    parts = _Parts(every, chapters, compared, defences, teachers(every, known), training)
+    parts = _Parts(every, chapters, compared, defences, teachers(every, known), training, beside)
     write_text(path, _render(results, parts))
     return path
 
@@ -168,6 +173,7 @@ class _Parts:
     Attributes:
         every: the results of all victims.
         taught: a sentence for each teacher that is not judged.
+        beside: what there is only where the records have it.
     """
 
     every: Results
@@ -176,6 +182,7 @@ class _Parts:
     defences: Section | None
     taught: Sequence[str]
     training: Picture | None
+    beside: Sequence[Part]
 
 
 def _render(results: Results, parts: _Parts) -> str:
@@ -191,6 +198,7 @@ def _render(results: Results, parts: _Parts) -> str:
         defences=parts.defences,
         taught=parts.taught,
         training=parts.training,
+        beside=parts.beside,
         quarantine=provenance.quarantine(every),
         cost=provenance.cost(computed(every)),
         environment=provenance.environment(every),

@@ -17,7 +17,7 @@ def worst_kept(results: Results, victim: str, region: str) -> list[tuple[Arm, st
     metric = results.metric_of(victim)
     before = clean.scores(region, metric.name) if clean else {}
     worst: dict[str, tuple[float, Arm, str, Path]] = {}
-    for arm in results.of(victim):
+    for arm in results.met(victim):
         if arm.presented.role != "attack":
             continue
         after = arm.scores(region, metric.name)
