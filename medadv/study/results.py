@@ -25,6 +25,9 @@ from medadv.study.worst import worst_cases
 
 Row = TypeVar("Row", bound=BaseModel)
 
+SHARES = ("iou", "dice", "recall")
+"""The metrics that a victim may be judged by where it does not have the study's."""
+
 
 class _Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -116,6 +119,46 @@ class Results:
         """The metric of the primary comparisons; the first that was compared where none was declared."""
         primary = [row.metric for row in self.comparisons if row.family == "primary"]
         return METRICS[next(iter([*primary, *(row.metric for row in self.comparisons)]), "dice")]
+
+    def subjects(self, victim: str) -> frozenset[tuple[str, str]]:
+        """What a victim is scored in: metric and region. Every record of a victim has the same."""
+        first = (next(iter(arm.records.values()), None) for arm in self.of(victim))
+        return frozenset((score.metric, score.region) for record in first if record for score in record.scores)
+
+    def metric_of(self, victim: str) -> Metric:
+        """The study's metric; of a victim that is not scored by it, the first of IoU, Dice, recall that it has."""
+        has = {metric for metric, _ in self.subjects(victim)}
+        return self.metric if self.metric.name in has else METRICS[next(filter(has.__contains__, SHARES), "dice")]
+
+    def share_of(self, victim: str) -> Metric:
+        """The same, where the study's metric is a distance or a count too: what tables lead with, a share."""
+        metric = self.metric_of(victim)
+        has = {name for name, _ in self.subjects(victim)}
+        return metric if metric.highest == 1 else METRICS[next(filter(has.__contains__, SHARES), "dice")]
+
+    def regions_of(self, victim: str) -> tuple[str, ...]:
+        """The regions that a victim is scored in; those of the primary comparisons come first."""
+        has = {region for _, region in self.subjects(victim)}
+        return tuple(region for region in self.regions if region in has)
+
+    @property
+    def pictures(self) -> bool:
+        """Whether the study is of pictures: of red, green and blue."""
+        first = (next(iter(arm.records.values()), None) for arm in self.arms)
+        return any({"red", "green", "blue"} <= {row.modality for row in record.fidelity} for record in first if record)
+
+    @property
+    def matrix(self) -> bool:
+        """Whether what was found for other victims is told in a matrix of its own: in a study that asks for transfers
+        or sums, and not where a defence's worst case has them as a part."""
+        asked = any(self.specification.get(section) for section in ("transfers", "sums"))
+        return asked or self.judgement is None
+
+    def met(self, victim: str) -> tuple[Arm, ...]:
+        """The arms of a victim without those that the matrix tells: what was found for others, and controls of that."""
+        arms = self.of(victim)
+        borrowed = {arm.condition for arm in arms if self.matrix and arm.presented.source is not None}
+        return tuple(arm for arm in arms if not {arm.condition, arm.presented.of} & borrowed)
 
     @property
     def versions(self) -> dict[str, tuple[str, ...]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,13 +18,13 @@ RESAMPLES = 2000
 
 def budget_units(results: Results, victim: str) -> tuple[str, ...]:
     """The units in which budgets of this victim's attacks were given: a curve each."""
-    arms = (arm.presented for arm in results.of(victim) if arm.presented.role == "attack")
+    arms = (arm.presented for arm in results.met(victim) if arm.presented.role == "attack")
     return tuple(dict.fromkeys(p.unit for p in arms if p.amount is not None and p.unit is not None))
 
 
 def off_axis(results: Results, victim: str) -> str:
     """Which attacks have no point in any curve, in a sentence; empty where all have one."""
-    attacks = [arm for arm in results.of(victim) if arm.presented.role == "attack"]
+    attacks = [arm for arm in results.met(victim) if arm.presented.role == "attack"]
     names = [f"{arm.presented.title} at {budget(arm)}" for arm in attacks if arm.presented.amount is None]
     if not names:
         return ""
@@ -30,12 +33,12 @@ def off_axis(results: Results, victim: str) -> str:
 
 def budget_curves(results: Results, victim: str, region: str, unit: str) -> Figure:
     """The mean score of a region over the budget, one line a family, with a bootstrap band over patients (or cases)."""
-    metric = results.metric
-    arms = [a for a in results.of(victim) if a.presented.unit == unit and a.presented.amount is not None]
+    metric = results.metric_of(victim)
+    arms = [a for a in results.met(victim) if a.presented.unit == unit and a.presented.amount is not None]
     families: dict[str, list[Arm]] = {}
     for arm in arms:
         families.setdefault(arm.presented.family, []).append(arm)
-    worn = looks(results.of(victim))
+    worn = looks(results.met(victim))
     clean = results.clean(victim)
     with style():
         figure = Figure(figsize=(4.0, 4.1), layout="constrained")
@@ -46,13 +49,22 @@ def budget_curves(results: Results, victim: str, region: str, unit: str) -> Figu
         axes.set(title=region, xlabel=f"budget ({spelled(unit)})", ylabel=f"mean {metric.headed}")
         highest = metric.highest or axes.get_ylim()[1]
         axes.set_ylim(-0.02 * highest, 1.02 * highest)
-        axes.set_xticks(sorted({0.0, *(a.presented.amount for a in arms if a.presented.amount is not None)}))
+        amounts = sorted({a.presented.amount for a in arms if a.presented.amount is not None})
+        if results.pictures and doubling(amounts):
+            axes.set_xscale("symlog", base=2, linthresh=amounts[0], linscale=1)
+        axes.set_xticks([0.0, *amounts])
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+        axes.minorticks_off()
         if any(arm.presented.of for arm in arms):
             axes.plot([], [], label="hollow: own perturbation, permuted", **Look(INK, "o", control=True).line())
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", handlelength=3)
     return figure
+
+
+def doubling(amounts: Iterable[float]) -> bool:
+    """Whether all are powers of two, of either sign."""
+    return all(amount > 0 and math.log2(amount).is_integer() for amount in amounts)
 
 
 def _line(axes: Axes, arms: list[Arm], score: tuple[str, str], look: Look) -> None:

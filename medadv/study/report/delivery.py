@@ -20,7 +20,7 @@ def _fine(value: float | None) -> str:
 
 def gap(results: Results, victim: str, region: str) -> Table:
     """The score of the delivered file against that of the same voxels in memory, in the study's metric."""
-    metric = results.metric
+    metric = results.metric_of(victim)
     rows: list[list[Cell]] = []
     for arm in results.of(victim):
         scores = list(arm.scores(region, metric.name).values())
@@ -45,7 +45,7 @@ def gap(results: Results, victim: str, region: str) -> Table:
 
 def largest_gap(results: Results, victim: str) -> str:
     """The largest difference between a file's score and that of the same voxels in memory, in a sentence."""
-    metric = results.metric
+    metric = results.metric_of(victim)
     records = (record for arm in results.of(victim) for record in arm.records.values())
     rows = (score for record in records for score in record.scores if score.metric == metric.name)
     largest = max((abs(score.value - score.computed) for score in rows), default=0.0)

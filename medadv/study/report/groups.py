@@ -14,7 +14,7 @@ UNTOLD = "not told"
 
 def by_stratum(results: Results, victim: str) -> Table | None:
     """The primary region of each stratum, clean and under each primary condition; None where there are no strata."""
-    clean, region, metric = results.clean(victim), results.regions[0], results.metric
+    clean, region, metric = results.clean(victim), results.regions_of(victim)[0], results.metric_of(victim)
     strata: set[str | None] = {record.stratum for record in results.records}
     arms = _primary(results, victim)
     if clean is None or not arms or strata <= {None}:
@@ -45,7 +45,7 @@ def by_stratum(results: Results, victim: str) -> Table | None:
 
 def by_fold(results: Results, victim: str) -> Table | None:
     """The median of each fold, clean and under each primary condition; None where nothing was cross-validated."""
-    clean, region, metric = results.clean(victim), results.regions[0], results.metric
+    clean, region, metric = results.clean(victim), results.regions_of(victim)[0], results.metric_of(victim)
     if clean is None or not (folds := _folds(results, victim)):
         return None
 

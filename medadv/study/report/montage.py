@@ -1,8 +1,11 @@
-"""One case in three planes: clean, adversarial, and the difference, with the expert's and the network's outlines."""
+"""One case in three planes: clean, adversarial, and the difference, with the expert's and the network's outlines.
+
+Of a picture see ``pictures/montage``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
+from medadv.objects import Objects
+from medadv.study.report.pictures.marks import sure
+from medadv.study.report.pictures.montage import picture_montage
 from medadv.study.report.style import INK, style
 from medadv.study.slices import Slices
 
@@ -78,7 +84,12 @@ def montage(slices: Slices, region: str, title: str, scores: tuple[str, str]) ->
         region: whose outlines are drawn.
         title: a line above all.
         scores: a line under "clean" and under "adversarial", such as the case's Dice.
+
+    Returns:
+        the figure; of a picture, its own kind (``picture_montage``).
     """
+    if slices.picture:
+        return picture_montage(slices, title, scores)
     channel = _shown(slices.modalities)
     modality = slices.modalities[channel]
     rows = planes(slices.directions)
@@ -96,8 +107,8 @@ def montage(slices: Slices, region: str, title: str, scores: tuple[str, str]) ->
         for (across, plane), line in zip(rows, grid, strict=True):
             for axes, (images, predictions) in zip(line[:2], shown, strict=True):
                 _image(axes, images[across][channel], slices, plane, grey)
-                _outline(axes, np.isin(slices.truth[across], numbers), slices, plane, TRUTH)
-                _outline(axes, np.isin(predictions[across], numbers), slices, plane, PREDICTED)
+                _outline(axes, _mask(slices, slices.truth, across, numbers), slices, plane, TRUTH)
+                _outline(axes, _mask(slices, predictions, across, numbers), slices, plane, PREDICTED)
             mapping = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
             drawn = _image(line[2], changed[across], slices, plane, mapping)
             right, up = _centre(slices, channel, across, plane)
@@ -145,6 +156,20 @@ def _image(axes: Axes, image: np.ndarray, slices: Slices, plane: Plane, mapping:
     drawn = axes.imshow(plane.lay(image), origin="lower", extent=extent, interpolation="nearest", **mapping)
     axes.set_aspect("equal", adjustable="box")
     return drawn
+
+
+def _mask(slices: Slices, shown: tuple[np.ndarray, ...] | Objects, across: int, numbers: Sequence[int]) -> np.ndarray:
+    """Where a plane shows a region; of objects, where it cuts their boxes."""
+    if not isinstance(shown, Objects):
+        return np.isin(shown[across], numbers)
+    mask = np.zeros(slices.clean[across].shape[1:], dtype=bool)
+    rows, columns = (axis for axis in range(3) if axis != across)
+    for place in sure(shown):
+        box = [round(edge) for edge in shown.boxes[place].tolist()]
+        cut = box[across] <= slices.position[across] < box[across + 3]
+        if cut and int(shown.labels[place]) in numbers:
+            mask[max(box[rows], 0) : max(box[rows + 3], 0), max(box[columns], 0) : max(box[columns + 3], 0)] = True
+    return mask
 
 
 def _outline(axes: Axes, mask: np.ndarray, slices: Slices, plane: Plane, colour: str) -> None:

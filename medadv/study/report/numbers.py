@@ -46,6 +46,11 @@ def percent(value: float | None) -> str:
     return NOTHING if value is None else f"{decimal(100 * value, 0)} %"
 
 
+def points(value: float | None) -> str:
+    """A share in percent with one decimal, for columns that say %, as tables of mIoU and mAP have it: ``48.0``."""
+    return decimal(None if value is None else 100 * value, 1)
+
+
 def whole(value: float | int | None) -> str:
     """A count."""
     return decimal(value, 0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medadv.atomic import write_text
-from medadv.study.metrics import METRICS
+from medadv.study.metrics import METRICS, Metric
 from medadv.study.report import delivery, groups, provenance, tables, threat
 from medadv.study.report.curves import budget_curves, budget_units, off_axis
 from medadv.study.report.defences.lineage import computed, declared, lineage
@@ -15,9 +15,12 @@ from medadv.study.report.defences.section import Section, section, teachers
 from medadv.study.report.montage import montage
 from medadv.study.report.numbers import measured, titled
 from medadv.study.report.paired import attack_families, paired_lines
+from medadv.study.report.pictures.part import Part
+from medadv.study.report.pictures.section import parts as further
+from medadv.study.report.pictures.section import tables_of
 from medadv.study.report.sheet import pages, sheet
 from medadv.study.report.style import Picture, publish, slug
-from medadv.study.report.summary import summary
+from medadv.study.report.summary import by_class, shown_alone, summary
 from medadv.study.report.tables import Table
 from medadv.study.report.training_curve import training_picture
 from medadv.study.report.verdicts import FAMILIES, verdicts
@@ -26,13 +29,22 @@ from medadv.study.report.worst import worst_kept
 from medadv.study.results import Results, read_results
 from medadv.study.slices import read_slices
 
+_PANELS = (
+    "The planes go through the scan at the voxel given; all panels of one picture have one scale.",
+    "Boxes of which the network is less sure than .5 are not drawn; dotted ones count neither as found nor as missed.",
+)
+"""What has to be known of the panels of a montage: of volumes, of pictures."""
+
 
 @dataclass(frozen=True)
 class Chapter:
     """All that is shown of one victim."""
 
     answer: Answer
-    summaries: Sequence[Table]
+    region: str
+    metric: Metric
+    summaries: Sequence[tuple[str, Table]]
+    by_class: Table | None
     curves: Sequence[Picture]
     off_axis: str
     paired: Sequence[Picture]
@@ -52,8 +64,8 @@ class Chapter:
     @property
     def tables(self) -> tuple[Table, ...]:
         """The tables that also lie beside the page as files."""
-        grouped = (table for table in (self.by_stratum, self.by_fold) if table)
-        return (*self.summaries, *grouped, self.radii, self.gap, self.fidelity)
+        grouped = (table for table in (self.by_class, self.by_stratum, self.by_fold) if table)
+        return (*(table for _, table in self.summaries), *grouped, self.radii, self.gap, self.fidelity)
 
 
 def build(folder: Path) -> Path:
@@ -74,11 +86,13 @@ def build(folder: Path) -> Path:
     compared = _compared(results)
     shown = [t for chapter in chapters for t in chapter.tables] + [t for _, t in compared]
     shown += defences.tables if defences else ()
+    beside = further(results, report / "figures")
+    shown += tables_of(beside)
     for table in (*shown, provenance.quarantine(every), provenance.cost(computed(every))):
         tables.write(table, report / "tables")
     path = report / "index.html"
     training = training_picture(every, report / "figures")
-    parts = _Parts(every, chapters, compared, defences, teachers(every, known), training)
+    parts = _Parts(every, chapters, compared, defences, teachers(every, known), training, beside)
     write_text(path, _render(results, parts))
     return path
 
@@ -95,12 +109,15 @@ def _compared(results: Results) -> list[tuple[str, Table]]:
 
 
 def _chapter(results: Results, victim: str, figures: Path) -> Chapter:
-    region = results.regions[0]
+    region = results.regions_of(victim)[0]
     files = computed(results)
     agreed, disagreeing = delivery.agreement(results, victim)
     return Chapter(
         answer=answer(results, victim),
-        summaries=[summary(results, victim, name) for name in results.regions],
+        region=region,
+        metric=results.metric_of(victim),
+        summaries=[(name, summary(results, victim, name)) for name in shown_alone(results, victim)],
+        by_class=by_class(results, victim),
         curves=list(_curves(results, victim, figures)),
         off_axis=off_axis(results, victim),
         paired=list(_paired(declared(results), victim, region, figures)),
@@ -125,22 +142,22 @@ def _primary(family: str, victim: str, wanted: str) -> bool:
 
 def _curves(results: Results, victim: str, folder: Path) -> Iterator[Picture]:
     for unit in budget_units(results, victim):
-        for region in results.regions:
-            alt = f"Mean {results.metric.title} of {region} over the budget, for every attack and control"
+        for region in shown_alone(results, victim):
+            alt = f"Mean {results.metric_of(victim).title} of {region} over the budget, for every attack and control"
             figure = budget_curves(results, victim, region, unit)
             yield publish(figure, folder, slug("curve", victim, region, unit), alt)
 
 
 def _paired(results: Results, victim: str, region: str, folder: Path) -> Iterator[Picture]:
     for family, arms in attack_families(results, victim, region).items():
-        what = f"{results.metric.title} of {region} of each of the {results.unit}"
+        what = f"{results.metric_of(victim).title} of {region} of each of the {results.unit}"
         alt = f"{what}, from clean to each budget of {arms[0].presented.title}"
         figure = paired_lines(results, victim, region, arms)
         yield publish(figure, folder, slug("paired", victim, family, region), alt)
 
 
 def _montages(results: Results, victim: str, region: str, folder: Path) -> Iterator[Picture]:
-    metric, clean = results.metric, results.clean(victim)
+    metric, clean = results.metric_of(victim), results.clean(victim)
     for arm, case, path in worst_kept(results, victim, region):
         found = [shown.scores(region, metric.name)[case].value if shown else None for shown in (clean, arm)]
         before, after = (f"{metric.title} of {region} {measured(value, metric)}" for value in found)
@@ -156,6 +173,7 @@ class _Parts:
     Attributes:
         every: the results of all victims.
         taught: a sentence for each teacher that is not judged.
+        beside: what there is only where the records have it.
     """
 
     every: Results
@@ -164,6 +182,7 @@ class _Parts:
     defences: Section | None
     taught: Sequence[str]
     training: Picture | None
+    beside: Sequence[Part]
 
 
 def _render(results: Results, parts: _Parts) -> str:
@@ -171,12 +190,15 @@ def _render(results: Results, parts: _Parts) -> str:
     every = parts.every
     return pages().get_template("page.html.j2").render(
         results=results,
+        metrics=list(dict.fromkeys(chapter.metric.title for chapter in parts.chapters)),
+        panels=_PANELS[results.pictures],
         question=results.specification.get("question"),
         chapters=parts.chapters,
         compared=parts.compared,
         defences=parts.defences,
         taught=parts.taught,
         training=parts.training,
+        beside=parts.beside,
         quarantine=provenance.quarantine(every),
         cost=provenance.cost(computed(every)),
         environment=provenance.environment(every),

@@ -42,7 +42,8 @@ def answer(results: Results, victim: str) -> Answer:
     own = [r for r in results.comparisons if r.victim == victim and r.rival is None]
     rows = [r for r in own if r.against == against and _attack(results, r)]
     primary = [row for row in rows if row.family == "primary"]
-    subject = results.metric.name, results.regions[0]
+    metric = results.metric_of(victim)
+    subject = metric.name, results.regions_of(victim)[0]
     told = [row for row in primary or rows if row.estimate is not None and (row.metric, row.region) == subject]
     told = [row for row in told if _derived(results, row)] or told
     if not told:
@@ -55,7 +56,7 @@ def answer(results: Results, victim: str) -> Answer:
         used += controls
     if (smallest := _smallest(results, told, worst)) is not None:
         scope, row = smallest
-        change = "lower" if results.metric.worse < 0 else "raise"
+        change = "lower" if metric.worse < 0 else "raise"
         sentences.append(f"The smallest budget{scope} that was shown to {change} it: {sentence(results, row)}")
         used.append(row)
     return Answer(victim, tuple(sentences), tuple(used))

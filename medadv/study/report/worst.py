@@ -9,15 +9,15 @@ from medadv.study.slices import SLICES
 
 
 def worst_kept(results: Results, victim: str, region: str) -> list[tuple[Arm, str, Path]]:
-    """For each attack the kept case that lost most on the region against clean, in the study's metric.
+    """For each attack the kept case that lost most on the region against clean, in the victim's metric.
 
     Of equals it is the one that comes first: with the smaller budget.
     """
     clean = results.clean(victim)
-    metric = results.metric
+    metric = results.metric_of(victim)
     before = clean.scores(region, metric.name) if clean else {}
     worst: dict[str, tuple[float, Arm, str, Path]] = {}
-    for arm in results.of(victim):
+    for arm in results.met(victim):
         if arm.presented.role != "attack":
             continue
         after = arm.scores(region, metric.name)

@@ -9,7 +9,6 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medadv.study.metrics import METRICS
 from medadv.study.report.defences.standing import OVERSTATED, Standing
 from medadv.study.report.numbers import hundredths, measured
 from medadv.study.report.style import COLOURS, FAINT, INK, QUIET, style
@@ -40,7 +39,7 @@ def dumbbells(by_level: Sequence[Sequence[Standing]]) -> Figure:
 
 
 def _dumbbell(axes: Axes, standings: Sequence[Standing]) -> None:
-    level, region = standings[0].level, standings[0].region
+    level, region, score = standings[0].level, standings[0].region, standings[0].metric.words
     naive = next(filter(None, (s.results.arm(s.entrant.name, level.varied.base) for s in standings)), None)
     for row, standing in enumerate(standings):
         ends = [value for value in (standing.naive, standing.worst) if value is not None]
@@ -62,7 +61,8 @@ def _dumbbell(axes: Axes, standings: Sequence[Standing]) -> None:
         known = [(value, place) for value, place in zip(values, places, strict=True) if value is not None]
         axes.plot([v for v, _ in known], [p for _, p in known], linestyle="none", label=label, zorder=3, **look)
     axes.plot([], [], color=QUIET, linewidth=1, linestyle=(0, (4, 3)), label="worst case, undefended")
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(standings) - 0.4), xlabel=f"mean Dice of {region}", title=level.title)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(standings) - 0.4))
+    axes.set(xlabel=f"mean {score} of {region}", title=level.title)
     axes.grid(axis="x", color=FAINT)
     axes.grid(visible=False, axis="y")
 
@@ -91,7 +91,7 @@ def paired_worst(standings: Sequence[Standing]) -> Figure | None:
         for axes in every.flat[len(told) :]:
             axes.set_visible(False)
         for row in every:
-            row[0].set(ylabel=f"worst-case Dice of {region}")
+            row[0].set(ylabel=f"worst-case {standings[0].metric.words} of {region}")
         figure.suptitle(f"Worst case at {level.title}", x=0.01, ha="left", fontsize=10, fontweight="bold")
     return figure
 
@@ -104,7 +104,7 @@ def _pairs(standing: Standing) -> list[tuple[float, float]]:
     before, after = (standing.results.arm(name, standing.level.worst) for name in names)
     if before is None or after is None:
         return []
-    then, now = before.values(standing.region), after.values(standing.region)
+    then, now = (arm.values(standing.region, standing.metric.name) for arm in (before, after))
     return [(then[unit], now[unit]) for unit in sorted(then.keys() & now.keys())]
 
 
@@ -115,7 +115,7 @@ def _panel(axes: Axes, standing: Standing, pairs: Sequence[tuple[float, float]])
     axes.plot((0, 1), means, color=INK, linewidth=2.2, marker="D", markersize=6, label="mean")
     row = standing.against
     if row is not None and row.estimate is not None:
-        note = f"shift {measured(row.estimate, METRICS['dice'])}"
+        note = f"shift {measured(row.estimate, standing.metric)}"
         axes.text(0.5, 1.03, note, ha="center", va="bottom", fontsize=8, color=QUIET)
     axes.set(xlim=(-0.3, 1.3), ylim=(-0.02, 1.12))
     axes.set_xticks((0, 1), [fill(str(name), 13) for name in (standing.entrant.undefended, standing.entrant.name)])

@@ -14,6 +14,7 @@ from medadv.study.report.defences.tables import worth
 from medadv.study.report.defences.words import sentences
 from medadv.study.report.numbers import share
 from medadv.study.report.style import Picture, publish, slug
+from medadv.study.report.summary import shown_alone
 from medadv.study.report.tables import Table
 from medadv.study.results import Results
 
@@ -25,12 +26,14 @@ class Judged:
     Attributes:
         title: the budget, ``0.1 σ``.
         told: a defence's sentences, a tuple each.
-        tables: one a region, the study's first region first.
+        regions: those that have a table, the study's first region first.
+        tables: one a region.
         paired: each one's worst case, undefended and defended.
     """
 
     title: str
     told: Sequence[tuple[str, ...]]
+    regions: Sequence[str]
     tables: Sequence[Table]
     paired: Sequence[Picture]
 
@@ -64,25 +67,29 @@ def section(results: Results, known: Lineage, figures: Path) -> Section | None:
     region = results.regions[0]
     by_level = [standings(results, known, level, region) for level in levels(results)]
     budgets = [_judged(results, known, found, figures) for found in by_level]
-    alt = f"Mean Dice of {region} of each victim: clean, under the naive attack, and in the worst case"
+    score = results.share_of(by_level[0][0].entrant.name).words if by_level else ""
+    alt = f"Mean {score} of {region} of each victim: clean, under the naive attack, and in the worst case"
     overview = [publish(dumbbells(by_level), figures, slug("defences", region), alt)] if by_level else []
     return Section(overview, budgets)
 
 
 def _judged(results: Results, known: Lineage, found: Sequence[Standing], figures: Path) -> Judged:
     level, region = found[0].level, found[0].region
+    regions = shown_alone(results, found[0].entrant.name)
     by_name = {standing.entrant.name: standing for standing in found}
     told = [
         sentences(standing, by_name[undefended])
         for standing in found
         if (undefended := standing.entrant.undefended) is not None and undefended in by_name
     ]
-    alt = f"Worst-case Dice of {region} of each of the {results.unit} at {level.title}, undefended and defended"
+    what = f"Worst-case {found[0].metric.words} of {region} of each of the {results.unit}"
+    alt = f"{what} at {level.title}, undefended and defended"
     drawn = paired_worst(found)
     return Judged(
         title=level.title,
         told=told,
-        tables=[worth(standings(results, known, level, name)) for name in results.regions],
+        regions=regions,
+        tables=[worth(standings(results, known, level, name)) for name in regions],
         paired=[publish(drawn, figures, slug("defences-paired", region, level.slug), alt)] if drawn else [],
     )
 
@@ -104,4 +111,5 @@ def _taught(results: Results, known: Lineage, teacher: str, region: str) -> str:
         said += f"{where or ''}, {curve[-1].step} steps" if curve else ""
         said += f", best validation Dice {share(max(validated))}" if validated else ""
     clean = results.clean(teacher)
-    return f"{said}; clean Dice of {region} {share(clean.mean(region) if clean else None)}."
+    metric = results.share_of(teacher)
+    return f"{said}; clean {metric.words} of {region} {share(clean.mean(region, metric.name) if clean else None)}."

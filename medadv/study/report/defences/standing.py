@@ -10,6 +10,7 @@ from statistics import fmean
 
 from medadv.study.entrants import Entrant
 from medadv.study.judgement import Varied
+from medadv.study.metrics import Metric
 from medadv.study.report.defences.lineage import Lineage
 from medadv.study.report.numbers import budget
 from medadv.study.report.words import ALPHA
@@ -19,7 +20,7 @@ from medadv.study.spec import WORST
 from medadv.study.stats import Comparison
 
 OVERSTATED = 0.05
-"""A naive Dice that lies further above the worst case than this overstates the defence."""
+"""A naive score that lies further above the worst case than this overstates the defence."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def levels(results: Results) -> tuple[Level, ...]:
 
 @dataclass(frozen=True)
 class Standing:
-    """One judged victim at one budget, on one region. All scores are Dice; means are over patients (or cases).
+    """One judged victim at one budget, on one region. All scores are Dice, or of pictures what shares the victim is
+    scored in; means are over patients (or cases).
 
     Attributes:
         results: of the judged victims.
@@ -65,31 +67,36 @@ class Standing:
     level: Level
     region: str
 
-    def dice(self, condition: str) -> float | None:
-        """The mean Dice under a condition; None where it was not run."""
+    @property
+    def metric(self) -> Metric:
+        """What the scores are."""
+        return self.results.share_of(self.entrant.name)
+
+    def score(self, condition: str) -> float | None:
+        """The mean score under a condition; None where it was not run."""
         arm = self.results.arm(self.entrant.name, condition)
-        return arm.mean(self.region) if arm else None
+        return arm.mean(self.region, self.metric.name) if arm else None
 
     @property
     def clean(self) -> float | None:
-        """The mean Dice of unchanged files."""
+        """The mean score of unchanged files."""
         arm = self.results.clean(self.entrant.name)
-        return arm.mean(self.region) if arm else None
+        return arm.mean(self.region, self.metric.name) if arm else None
 
     @property
     def naive(self) -> float | None:
-        """The mean Dice under the base attack with its plain loss."""
-        return self.dice(self.level.varied.base)
+        """The mean score under the base attack with its plain loss."""
+        return self.score(self.level.varied.base)
 
     @property
     def worst(self) -> float | None:
         """The mean of each one's worst case."""
-        return self.dice(self.level.worst)
+        return self.score(self.level.worst)
 
     @property
     def noise(self) -> float | None:
-        """The mean Dice under sign noise of the same budget."""
-        return self.dice(self.level.varied.noise)
+        """The mean score under sign noise of the same budget."""
+        return self.score(self.level.varied.noise)
 
     @property
     def zeros(self) -> float | None:
@@ -103,9 +110,9 @@ class Standing:
         return fmean(found) if found else None
 
     def transferred(self, source: str | None) -> float | None:
-        """The mean Dice under what was found for another victim; None where that is not shown to this one."""
+        """The mean score under what was found for another victim; None where that is not shown to this one."""
         condition = self.level.varied.sources.get(source) if source is not None else None
-        return None if condition is None else self.dice(condition)
+        return None if condition is None else self.score(condition)
 
     @cached_property
     def overstated(self) -> float | None:
@@ -114,7 +121,7 @@ class Standing:
         naive, worst = (self.results.arm(self.entrant.name, name) for name in names)
         if naive is None or worst is None:
             return None
-        before, after = naive.values(self.region), worst.values(self.region)
+        before, after = (arm.values(self.region, self.metric.name) for arm in (naive, worst))
         both = before.keys() & after.keys()
         return fmean(before[unit] - after[unit] for unit in both) if both else None
 
@@ -122,7 +129,7 @@ class Standing:
     def blamed(self) -> Mapping[str, int]:
         """Attack or control → in how many cases it was the worst."""
         worst = self.results.arm(self.entrant.name, self.level.worst)
-        found = (score.attack for score in worst.scores(self.region).values()) if worst else ()
+        found = (score.attack for score in worst.scores(self.region, self.metric.name).values()) if worst else ()
         return Counter(self._short(attack) for attack in found if attack is not None)
 
     @property
@@ -160,7 +167,8 @@ class Standing:
         rival = self.entrant.undefended
         if rival is None:
             return None
-        return self.results.compared(self.entrant.name, self.region, condition, condition, rival=rival)
+        metric = self.metric.name
+        return self.results.compared(self.entrant.name, self.region, condition, condition, metric, rival)
 
     def _short(self, condition: str) -> str:
         named = {name: f"logits / {t:g}" for t, name in self.level.varied.tempered}

@@ -48,12 +48,14 @@ def worth(standings: Sequence[Standing]) -> Table:
 
 def _caption(standings: Sequence[Standing]) -> str:
     results, level, region = standings[0].results, standings[0].level, standings[0].region
+    score = standings[0].metric.words
     return (
-        f"Mean Dice of {region} at {level.title}, over {results.units} {results.unit}. Worst case: the lowest Dice of "
-        "each case under all that was delivered within this budget: attacks of any kind, transferred ones too, and "
-        f"controls; that, and not the naive score, is what a defence is worth. Naive: {_base(standings)} on its plain "
-        "loss, as it is most often reported; “overstates by” says how far it lies above the worst case where that is "
-        f"more than {hundredths(OVERSTATED)}. Zero gradients: the share of targets at whose logits the naive loss has "
+        f"Mean {score} of {region} at {level.title}, over {results.units} {results.unit}. Worst case: the lowest "
+        f"{score} of each case under all that was delivered within this budget: attacks of any kind, transferred ones "
+        "too, and controls; that, and not the naive score, is what a defence is worth. Naive: "
+        f"{_base(standings)} on its plain loss, as it is most often reported; “overstates by” says how far "
+        f"it lies above the worst case where that is more than {hundredths(OVERSTATED)}. Zero gradients: the "
+        "share of targets at whose logits the naive loss has "
         "a gradient of exactly zero, so that the attack does not see them. Transfer: what was found for another "
         "network, shown to this one. Shift: the Hodges–Lehmann estimate of worst case minus the undefended victim’s, "
         "paired, with its interval from low to high; above 0 the defence helps. “Worst was”: what was most often the "
@@ -100,14 +102,14 @@ def _overstatement(value: float | None) -> str:
 def _adaptive(standings: Sequence[Standing]) -> list[_Told]:
     level = standings[0].level
     told = [
-        _Told(Column(f"logits / {t:g}", thousandths), [s.dice(name) for s in standings])
+        _Told(Column(f"logits / {t:g}", thousandths), [s.score(name) for s in standings])
         for t, name in level.varied.tempered
     ]
     from_undefended = [s.transferred(s.entrant.undefended) for s in standings]
     from_teacher = [s.transferred(s.entrant.teacher) for s in standings]
     return [
         *told,
-        _Told(Column("logit margin", thousandths), [s.dice(level.varied.margin) for s in standings]),
+        _Told(Column("logit margin", thousandths), [s.score(level.varied.margin) for s in standings]),
         _Told(Column("transfer from undefended", thousandths), from_undefended),
         _Told(Column("transfer from teacher", thousandths), from_teacher),
         _Told(Column("sign noise", thousandths), [s.noise for s in standings]),

@@ -76,7 +76,8 @@ def _facts(standing: Standing, undefended: Standing) -> str:
     naive = standing.results.arm(standing.entrant.name, level.varied.base)
     attack = f"the naive attack ({naive.presented.title}, {level.title})" if naive else "the naive attack"
     return (
-        f"{standing.entrant.name} ({called(standing.entrant.spec.defence)}): Dice of {standing.region} under {attack} "
+        f"{standing.entrant.name} ({called(standing.entrant.spec.defence)}): {standing.metric.words} of "
+        f"{standing.region} under {attack} "
         f"{share(standing.naive)}, under {worst} {share(standing.worst)}; undefended ({undefended.entrant.name}) "
         f"{share(undefended.naive)} and {share(undefended.worst)}"
     )
@@ -86,20 +87,20 @@ def _verdict(found: Finding, standing: Standing, undefended: Standing) -> str:
     row = standing.against
     if row is None or found is Finding.UNKNOWN:
         return "the worst cases were not compared, so nothing is said about the defence."
-    told = f"({numbers(row)})"
+    told, score = f"({numbers(row)})", standing.metric.words
     match found:
         case Finding.TOO_FEW:
             return f"no claim is made about the defence, {row.n} pairs are too few."
         case Finding.HOLDS | Finding.HARMS:
             verb = "raises" if found is Finding.HOLDS else "lowers"
             if claims(row):
-                return f"the defence {verb} Dice in the worst case {told}."
+                return f"the defence {verb} {score} in the worst case {told}."
             change = "higher" if found is Finding.HOLDS else "lower"
-            return f"Dice in the worst case is {change} with the defence {told}; exploratory, so no claim."
+            return f"{score} in the worst case is {change} with the defence {told}; exploratory, so no claim."
         case Finding.UNEVEN:
             return (
-                "the defence was not shown to lower Dice: its worst case is the lower one, but of more conditions, and "
-                f"over those that both met no harm was shown {told}."
+                f"the defence was not shown to lower {score}: its worst case is the lower one, but of more conditions, "
+                f"and over those that both met no harm was shown {told}."
             )
         case Finding.ARTEFACT:
             cause = _cause(standing, undefended)
@@ -110,11 +111,11 @@ def _verdict(found: Finding, standing: Standing, undefended: Standing) -> str:
             hedge = "" if claims(row) else "; exploratory, so no claim"
             cause, left = _cause(standing, undefended), share(row.estimate)
             return f"most of the difference is an artefact of {cause}; in the worst case {left} is left {told}{hedge}."
-    return f"the defence was not shown to change Dice in the worst case {told}."
+    return f"the defence was not shown to change {score} in the worst case {told}."
 
 
 def _leads(standing: Standing, undefended: Standing) -> tuple[str, str]:
-    """By how much it is above the undefended victim in mean Dice: naively, and in the worst case."""
+    """By how much it is above the undefended victim in the mean score: naively, and in the worst case."""
     naive, worst = (
         a - b
         for a, b in ((standing.naive, undefended.naive), (standing.worst, undefended.worst))
@@ -150,10 +151,11 @@ def _clean(standing: Standing, undefended: Standing) -> str:
     if row is not None and row.n >= FEWEST and not row.verdict and evidence(row) and (row.estimate or 0.0) != 0:
         verb = "costs" if (row.estimate or 0.0) < 0 else "gains"
         hedge = "" if claims(row) else "; exploratory, so no claim"
-        said.append(f"the defence {verb} clean Dice ({numbers(row)}){hedge}")
+        said.append(f"the defence {verb} clean {standing.metric.words} ({numbers(row)}){hedge}")
     if not said:
         said.append("no margin of non-inferiority was declared")
-    return f"Clean Dice {share(standing.clean)} against {share(undefended.clean)}: {'; '.join(said)}."
+    own, other = share(standing.clean), share(undefended.clean)
+    return f"Clean {standing.metric.words} {own} against {other}: {'; '.join(said)}."
 
 
 def _within(test: Comparison) -> str:
