@@ -18,15 +18,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medadv.attack.budget import Budget as Budget
+    from medadv.attack.exchange import Exchange as Exchange
+    from medadv.attack.joint import Draws as Draws
+    from medadv.attack.joint import Joint as Joint
+    from medadv.attack.joint import Together as Together
     from medadv.attack.loop import Adversarial as Adversarial
     from medadv.attack.loop import Attack as Attack
     from medadv.attack.losses import Tempered as Tempered
     from medadv.attack.objective import Apart as Apart
     from medadv.attack.objective import Away as Away
     from medadv.attack.objective import Towards as Towards
+    from medadv.attack.presets import dag as dag
     from medadv.attack.presets import fgsm as fgsm
+    from medadv.attack.presets import fgsm_ll as fgsm_ll
     from medadv.attack.presets import ifgsm as ifgsm
+    from medadv.attack.presets import ifgsm_ll as ifgsm_ll
     from medadv.attack.presets import klpgd as klpgd
+    from medadv.attack.presets import kurakin as kurakin
     from medadv.attack.presets import mifgsm as mifgsm
     from medadv.attack.presets import pgd as pgd
     from medadv.attack.presets import tifgsm as tifgsm
@@ -35,10 +43,13 @@ if TYPE_CHECKING:
     from medadv.attack.relabel import Grow as Grow
     from medadv.attack.relabel import LeastLikely as LeastLikely
     from medadv.attack.relabel import Permute as Permute
+    from medadv.attack.relabel import Rank as Rank
     from medadv.attack.relabel import Shift as Shift
     from medadv.attack.relabel import Turn as Turn
     from medadv.attack.relabel import erase as erase
+    from medadv.attack.shape import Shape as Shape
     from medadv.attack.threat import Linf as Linf
+    from medadv.attack.unbounded import Unbounded as Unbounded
     from medadv.attack.wrappers import Restarts as Restarts
     from medadv.attack.wrappers import Transfer as Transfer
     from medadv.attack.wrappers import WorstOf as WorstOf
@@ -85,12 +96,16 @@ __version__ = version("medadv")
 
 _WHERE = {
     "attack.budget": ("Budget",),
+    "attack.exchange": ("Exchange",),
+    "attack.joint": ("Draws", "Joint", "Together"),
     "attack.loop": ("Adversarial", "Attack"),
     "attack.losses": ("Tempered",),
     "attack.objective": ("Apart", "Away", "Towards"),
-    "attack.presets": ("fgsm", "ifgsm", "klpgd", "mifgsm", "pgd", "tifgsm"),
-    "attack.relabel": ("Draw", "Fill", "Grow", "LeastLikely", "Permute", "Shift", "Turn", "erase"),
+    "attack.presets": ("dag", "fgsm", "fgsm_ll", "ifgsm", "ifgsm_ll", "klpgd", "kurakin", "mifgsm", "pgd", "tifgsm"),
+    "attack.relabel": ("Draw", "Fill", "Grow", "LeastLikely", "Permute", "Rank", "Shift", "Turn", "erase"),
+    "attack.shape": ("Shape",),
     "attack.threat": ("Linf",),
+    "attack.unbounded": ("Unbounded",),
     "attack.wrappers": ("Restarts", "Transfer", "WorstOf"),
     "data.brats": ("brats", "brats_cohort"),
     "data.case": ("Case", "Volume"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from medadv.attack.losses import Logits, Loss, as_loss, cross_entropy
 from medadv.attack.rng import Rng
-from medadv.attack.victim import Victim, held_still
+from medadv.attack.victim import Victim, held_still, tensors
 from medadv.errors import ConfigError, GradientError, GradientWarning, VictimError
 from medadv.objects import Objects, Truth
 
@@ -39,9 +39,13 @@ def check_truth(truth: object, samples: int) -> None:
     """Refuse to attack without labels.
 
     Raises:
-        ConfigError: neither a tensor nor one ``Objects`` a sample.
+        ConfigError: neither a tensor nor one ``Objects`` a sample; of a tuple for several victims, one that is neither.
     """
     if isinstance(truth, Tensor):
+        return
+    if isinstance(truth, tuple) and any(isinstance(each, Tensor | list) for each in truth):
+        for each in truth:
+            check_truth(each, samples)
         return
     listed = isinstance(truth, Sequence) and all(isinstance(each, Objects) for each in truth)
     if not isinstance(truth, Sequence) or not listed:
@@ -103,12 +107,16 @@ def check_support(x: Tensor, support: Tensor) -> None:
         )
 
 
-def check_labels(raw: Tensor, labels: Tensor) -> None:
-    """Refuse labels that are not one for each target of the answer.
+def check_labels(raw: Any, labels: Any) -> None:
+    """Refuse labels that are not one for each target of the answer, or of each of its parts.
 
     Raises:
         VictimError: labels and answer lie on different grids.
     """
+    if isinstance(raw, tuple):
+        for part, its in zip(raw, labels, strict=True):
+            check_labels(part, its)
+        return
     targets = (raw.shape[0], *raw.shape[2:])
     if labels.shape != targets:
         raise VictimError(
@@ -169,13 +177,10 @@ def check_steady(victim: Victim, x: Float[Tensor, "b c *s"], tolerance: float = 
     """
     with held_still(victim.modules()), torch.no_grad():
         still = victim.prepare(x, Rng.seeded(0, x.shape[0]))
-        first, second = still(x), still(x)
-    for answer in (first, second):
+        first, second = tensors(still(x)), tensors(still(x))
+    for answer in (*first, *second):
         check_finite(answer)
-    if first.numel() == 0 == second.numel():
-        return
-    spread = (first.amax() - first.amin()).clamp(min=torch.finfo(first.dtype).tiny)
-    difference = ((first - second).abs().amax() / spread).item()
+    difference = max(_difference(one, two) for one, two in zip(first, second, strict=True))
     if not difference <= tolerance:
         raise VictimError(
             "the victim answers the same input differently between calls",
@@ -184,6 +189,14 @@ def check_steady(victim: Victim, x: Float[Tensor, "b c *s"], tolerance: float = 
             cause="noise, dropout or batch statistics that stay on in evaluation mode",
             advice="switch the randomness off, or freeze its draws in the victim's prepare()",
         )
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    """Between two answers, as a share of the first one's spread."""
+    if one.numel() == 0 == other.numel():
+        return 0.0
+    spread = (one.amax() - one.amin()).clamp(min=torch.finfo(one.dtype).tiny)
+    return ((one - other).abs().amax() / spread).item()
 
 
 def silent_share(

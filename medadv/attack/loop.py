@@ -12,14 +12,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from medadv.attack import checks
+from medadv.attack.joint import goal_of
 from medadv.attack.losses import Logits
 from medadv.attack.objective import Goal, Judgement, Objective
 from medadv.attack.rng import Rng
 from medadv.attack.steps import State, Step
+from medadv.attack.targets import Truths
 from medadv.attack.threat import Image, Threat, ThreatModel
-from medadv.attack.victim import Passes, Victim, held_still
+from medadv.attack.victim import Passes, Victim, detached, held_still, tensors
 from medadv.errors import ConfigError
-from medadv.objects import Truth
 
 SYNC_EVERY = 10
 """The host asks the device how it goes at most once in so many steps."""
@@ -128,7 +129,7 @@ class Attack:
         self,
         victim: Victim,
         x: Image,
-        truth: Truth,
+        truth: Truths,
         *,
         support: Bool[Tensor, "b c *s"] | None = None,
         rng: Rng | None = None,
@@ -139,7 +140,7 @@ class Attack:
             victim: who is attacked. Its modules are in evaluation mode meanwhile, and restored.
             x: the clean input ``(b, c, *s)`` in stored units, float32 or float64.
             truth: what the victim's ``targets`` understands: a label map, or for a detector a list of one ``Objects`` a
-                sample.
+                sample; of several victims at once, a tuple of one truth each will do.
             support: where the input may change; None for its non-zero voxels.
             rng: one stream a sample; None for seed 0.
 
@@ -183,7 +184,7 @@ class Attack:
         checks.refuse_broken(broken, step)
 
     def _begin(
-        self, victim: Victim, threat: ThreatModel, truth: Truth, rng: Rng, journal: _Journal
+        self, victim: Victim, threat: ThreatModel, truth: Truths, rng: Rng, journal: _Journal
     ) -> tuple[_Front, Judgement | None]:
         """All samples at their start, with a goal; and the first step's judgement where the clean answer serves."""
         x = threat.project(self.start(threat, rng.fork("start"))).requires_grad_()
@@ -193,16 +194,15 @@ class Attack:
             with torch.no_grad():
                 raw0 = victim(threat.clean)
         else:
-            raw0 = raw.detach()  # a goal that held the graph would cancel its own gradient
-        self.doubt(raw0)
-        journal.vacant = raw0.numel() == 0
-        targets = victim.targets(truth)
-        checks.check_labels(raw0, targets.labels)
-        goal = self.objective.prepare(raw0, targets, rng.fork("objective"))
+            raw0 = detached(raw)  # a goal that held the graph would cancel its own gradient
+        for part in tensors(raw0):
+            self.doubt(part)
+        journal.vacant = not any(part.numel() for part in tensors(raw0))
+        goal = goal_of(self.objective, victim, raw0, truth, rng.fork("objective"))
         front = _Front(torch.arange(len(x), device=x.device), x, victim, threat, goal, {})
         return front, None if raw is None else goal(raw, 0.0)
 
-    def _climb(self, victim: Victim, threat: ThreatModel, truth: Truth, rng: Rng, journal: _Journal) -> _Best:
+    def _climb(self, victim: Victim, threat: ThreatModel, truth: Truths, rng: Rng, journal: _Journal) -> _Best:
         """All steps; the inputs to deliver."""
         front, judgement = self._begin(victim, threat, truth, rng, journal)
         best = _Best(threat.clean, torch.full_like(journal.zeros, torch.nan))

@@ -6,15 +6,18 @@ function, or its name in ``LOSSES``; ``labels`` and ``region`` are those of ``Aw
 
 from __future__ import annotations
 
-from medadv.attack.budget import Budget
+import math
+
+from medadv.attack.budget import Budget, Unit
 from medadv.attack.exchange import Active, Exchange
 from medadv.attack.loop import Attack, counted, random
 from medadv.attack.losses import Loss, cross_entropy
 from medadv.attack.objective import Apart, Away, Labels, Towards, dice_lost
-from medadv.attack.relabel import Permute, Relabel
+from medadv.attack.relabel import LeastLikely, Permute, Rank, Relabel
 from medadv.attack.steps import Momentum, Plain
 from medadv.attack.threat import Linf, Threat
 from medadv.attack.unbounded import Unbounded
+from medadv.errors import BudgetError
 
 Amount = int | float | str | Budget | Threat
 
@@ -59,6 +62,51 @@ def tifgsm(
     """I-FGSM towards other labels; ``relabel`` says which and where, e.g. ``erase("ET")``."""
     objective = Towards(relabel, loss, labels=labels, follow=follow)
     return Attack(_threat(budget), objective, Plain(size), steps, keep="last")
+
+
+def fgsm_ll(budget: Amount, loss: Loss | str = cross_entropy, *, rank: int | None = None) -> Attack:
+    """One step towards the class that is least likely at the clean input (Kurakin et al. 2017, arXiv:1611.01236).
+
+    ``rank``: towards another rank of the clean answer, as ``Rank`` counts them (Arnab et al. 2018, arXiv:1711.09856).
+    """
+    return tifgsm(budget, LeastLikely() if rank is None else Rank(rank), 1, loss)
+
+
+def ifgsm_ll(
+    budget: Amount,
+    steps: int = 10,
+    loss: Loss | str = cross_entropy,
+    size: float | None = None,
+    *,
+    rank: int | None = None,
+    follow: bool = False,
+) -> Attack:
+    """Many steps towards the least likely classes (Kurakin et al. 2017, arXiv:1607.02533).
+
+    ``follow``: those of the current answer, found anew at each step, as Arnab et al. 2018 (arXiv:1711.09856) do.
+    """
+    return tifgsm(budget, LeastLikely() if rank is None else Rank(rank), steps, loss, size, follow=follow)
+
+
+def kurakin(budget: int | float | str | Budget) -> tuple[int, float]:
+    """Kurakin et al.'s schedule of a budget of ε grey levels: how many steps, and each as a share of the budget.
+
+    max(⌈min(ε + 4, 1.25 ε)⌉, 1) steps of one grey level, at most ε: 1, 1, 2, 3, 5, 10, 20, 36 for ε = .25, .5, 1, 2, 4,
+    8, 16, 32 (arXiv:1607.02533; Arnab et al. 2018, arXiv:1711.09856). For ``ifgsm(budget, steps, size=size)``.
+
+    Raises:
+        BudgetError: no budget in grey levels, or another one for each modality.
+    """
+    budget = Budget.parse(budget)
+    if budget.unit is not Unit.GREY or len(set(budget.amounts)) > 1:
+        raise BudgetError(
+            "Kurakin's schedule counts in grey levels, for all modalities alike",
+            got=str(budget),
+            expected='one amount of grey levels, e.g. "8 0-255"',
+            advice="for another unit give a number of steps",
+        )
+    amount = budget.amounts[0]
+    return max(math.ceil(min(amount + 4, 1.25 * amount)), 1), 1 / max(amount, 1.0)
 
 
 def mifgsm(

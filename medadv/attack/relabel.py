@@ -18,7 +18,7 @@ from torch import Tensor
 from medadv.attack.axes import as_tuple, dilated, each_axis, other_axes, whole
 from medadv.attack.losses import Logits
 from medadv.attack.rng import Rng
-from medadv.attack.targets import Targets
+from medadv.attack.targets import Targets, label_map
 from medadv.errors import ConfigError
 from medadv.labels import BACKGROUND, LabelScheme
 
@@ -94,6 +94,40 @@ class LeastLikely:
     def __call__(self, targets: Targets, raw: Logits, rng: Rng) -> Targets:  # noqa: ARG002
         """Relabel all targets."""
         return counted(self.where, targets, targets.labelled(targets.logits(raw).argmin(1)))
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Each target the class of this rank in the victim's answer: 2 is the second likeliest (Arnab et al. 2018,
+    arXiv:1711.09856). The last is the least likely. Their code counts from 0, which is the decided class: here 1.
+
+    Attributes:
+        rank: 2 or more, at most the number of classes.
+        where: which targets count: ``"everywhere"``, ``"changed"``, or a region or tissue.
+
+    Raises:
+        ConfigError: no rank; when it is called: one beyond the classes of the victim.
+    """
+
+    rank: int
+    where: str = EVERYWHERE
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rank, int) or isinstance(self.rank, bool) or self.rank < 2:
+            raise ConfigError(
+                "a wanted class is the second likeliest or a later one",
+                got=repr(self.rank),
+                expected="2 or more",
+                cause="the likeliest class, of rank 1, is what is decided already",
+            )
+
+    def __call__(self, targets: Targets, raw: Logits, rng: Rng) -> Targets:  # noqa: ARG002
+        """Relabel all targets."""
+        logits = targets.logits(raw)
+        if self.rank > logits.shape[1]:
+            raise ConfigError("the victim has fewer classes", got=self.rank, expected=f"2 to {logits.shape[1]}")
+        ranked = logits.argsort(dim=1, descending=True, stable=True)
+        return counted(self.where, targets, targets.labelled(ranked[:, self.rank - 1]))
 
 
 @dataclass(frozen=True)
@@ -291,20 +325,6 @@ def counted(where: str, targets: Targets, wanted: Targets) -> Targets:
     if targets.grouped:  # a voxel counts with all its regions
         differs = differs.any(1, keepdim=True).expand_as(differs)
     return wanted.within(differs & targets.where)
-
-
-def label_map(targets: Targets) -> Int[Tensor, "b *s"]:
-    """The label map of targets that are labelled by one.
-
-    Raises:
-        ConfigError: they are labelled by objects.
-    """
-    if not isinstance(targets.truth, Tensor):
-        raise ConfigError(
-            "this goal draws on a label map, and the victim's truth is objects",
-            expected="a goal that renames: erase, Turn, Fill, Permute, LeastLikely or Rank",
-        )
-    return targets.truth
 
 
 def _all_by(targets: Targets, table: Mapping[int, int]) -> Targets:

@@ -12,8 +12,12 @@ from typing import Protocol, Self, runtime_checkable
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from medadv.errors import ConfigError
 from medadv.labels import LabelScheme
 from medadv.objects import Truth
+
+Truths = Truth | tuple[Truth, ...]
+"""What is true of a batch; of several victims at once, also a tuple of one truth each."""
 
 
 @runtime_checkable
@@ -91,3 +95,17 @@ class Targets(Protocol):
     def take(self, index: Int[Tensor, "kept"]) -> Self:
         """The targets of a part of the batch."""
         ...
+
+
+def label_map(targets: Targets) -> Int[Tensor, "b *s"]:
+    """The label map of targets that are labelled by one.
+
+    Raises:
+        ConfigError: they are labelled by objects.
+    """
+    if not isinstance(targets.truth, Tensor):
+        raise ConfigError(
+            "this goal draws on a label map, and the victim's truth is objects",
+            expected="a goal that renames: erase, Turn, Fill, Permute, LeastLikely or Rank",
+        )
+    return targets.truth

@@ -77,7 +77,10 @@ class Threat(Protocol):
         ...
 
 
-Legal = Literal["clean"] | tuple[float, float] | None
+Pair = tuple[int | float, int | float]
+"""A lowest and a highest number."""
+
+Legal = Literal["clean"] | Pair | None
 """The range of legal intensities: from the minimum to the maximum of each modality's support, a pair, or none."""
 
 
@@ -99,13 +102,13 @@ class Budgeted:
 
     budget: Budget
     legal: Legal = "clean"
-    span: tuple[float, float] | None = None
+    span: Pair | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "budget", Budget.parse(self.budget))
         for name in ("legal", "span"):
-            if isinstance(getattr(self, name), list):
-                object.__setattr__(self, name, tuple(getattr(self, name)))
+            if isinstance(pair := getattr(self, name), list | tuple) and _is_pair(tuple(pair)):
+                object.__setattr__(self, name, tuple(map(float, pair)))
         if not _is_pair(self.legal) and self.legal not in ("clean", None):
             raise ConfigError(
                 "this is no legal range",
@@ -134,7 +137,8 @@ class Budgeted:
 
 
 def _is_pair(numbers: object) -> bool:
-    return isinstance(numbers, tuple) and len(numbers) == 2 and bool(numbers[0] <= numbers[1])
+    listed = isinstance(numbers, tuple) and len(numbers) == 2 and all(isinstance(n, int | float) for n in numbers)
+    return listed and bool(numbers[0] <= numbers[1])  # type: ignore[index]
 
 
 @dataclass(frozen=True)

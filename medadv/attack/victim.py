@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -67,6 +67,16 @@ class Victim(Protocol):
     def modules(self) -> Iterable[nn.Module]:
         """What is held still during an attack."""
         ...
+
+
+def tensors(raw: Any) -> list[Tensor]:
+    """The parts of an answer: of several victims at once a tuple, whose parts may be tuples again."""
+    return [each for part in raw for each in tensors(part)] if isinstance(raw, tuple) else [raw]
+
+
+def detached(raw: Any) -> Any:
+    """An answer without its graph, of whatever parts."""
+    return tuple(detached(part) for part in raw) if isinstance(raw, tuple) else raw.detach()
 
 
 @contextmanager

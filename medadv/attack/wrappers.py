@@ -17,13 +17,14 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from medadv.attack import checks
+from medadv.attack.joint import goal_of
 from medadv.attack.loop import Adversarial, Attack, clean
 from medadv.attack.objective import Away, Objective, dice_lost
 from medadv.attack.rng import Rng
+from medadv.attack.targets import Truths
 from medadv.attack.threat import Image, Threat
-from medadv.attack.victim import Victim, held_still
+from medadv.attack.victim import Victim, held_still, tensors
 from medadv.errors import ConfigError, VictimError
-from medadv.objects import Truth
 
 DICE_LOST = Away(merit=dice_lost)
 """The judge who is not told otherwise: 1 - Dice with the truth."""
@@ -42,7 +43,7 @@ class Attacker(Protocol):
         self,
         victim: Victim,
         x: Image,
-        truth: Truth,
+        truth: Truths,
         *,
         support: Bool[Tensor, "b c *s"] | None = None,
         rng: Rng | None = None,
@@ -73,7 +74,7 @@ class _Judged(ABC):
         self,
         victim: Victim,
         x: Image,
-        truth: Truth,
+        truth: Truths,
         *,
         support: Bool[Tensor, "b c *s"] | None = None,
         rng: Rng | None = None,
@@ -103,7 +104,7 @@ class _Judged(ABC):
         self,
         victim: Victim,
         x: Image,
-        truth: Truth,
+        truth: Truths,
         support: Bool[Tensor, "b c *s"] | None,
         rng: Rng,
         parts: Sequence[Adversarial],
@@ -114,10 +115,9 @@ class _Judged(ABC):
             threat = self.threat(x, x != 0 if support is None else support)
             still = victim.prepare(x, rng.fork("judge"))
             raw0 = still(threat.clean)
-            checks.check_answer(raw0)
-            targets = still.targets(truth)
-            checks.check_labels(raw0, targets.labels)
-            goal = self.judge.prepare(raw0, targets, rng.fork("objective"))
+            for answer in tensors(raw0):
+                checks.check_answer(answer)
+            goal = goal_of(self.judge, still, raw0, truth, rng.fork("objective"))
             best, zeros = threat.clean.clone(), parts[0].zero_gradient_share
             merit = torch.full_like(zeros, torch.nan)
             trace: dict[str, list[Tensor]] = {"value": [], "merit": []}

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from medadv.attack.exchange import Exchanging
 from medadv.attack.objective import Contest, Divergence, Following, Goal, Objective
 from medadv.attack.rng import Rng
 from medadv.attack.victim import Victim, held_still
@@ -45,6 +46,8 @@ def _counted(goal: Goal, raw: Float[Tensor, "b k *all"]) -> Bool[Tensor, "b *tar
     match goal:
         case Following():
             return goal.relabel(goal.first, raw, goal.rng).where
+        case Exchanging():
+            return goal.active(raw)
         case Contest() | Divergence():
             return goal.targets.where
     return torch.ones_like(raw[:, 0], dtype=torch.bool)

@@ -232,7 +232,8 @@ class Voxels:
         """
         if not isinstance(truth, Tensor):
             raise VictimError(
-                "a segmentation is attacked by a label map, and this truth is a list of objects",
+                "a segmentation is attacked by a label map",
+                got=type(truth).__name__,
                 expected="(b, *s): the stored label number of each voxel",
                 advice="give volume.truth[None]; lists of objects are for detectors",
             )
