@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from medadv.data.brats import brats_cohort as brats_cohort
     from medadv.data.case import Case as Case
     from medadv.data.case import Volume as Volume
+    from medadv.data.cityscapes import cityscapes_cohort as cityscapes_cohort
+    from medadv.data.coco import coco_cohort as coco_cohort
     from medadv.data.datalist import datalist_cohort as datalist_cohort
     from medadv.data.files import read as read
     from medadv.data.files import write as write
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
     from medadv.data.nnunet import nnunet_cohort as nnunet_cohort
     from medadv.data.pattern import pattern_cohort as pattern_cohort
     from medadv.data.phantom import phantom as phantom
+    from medadv.data.pictures import pictures as pictures
+    from medadv.data.voc import voc_cohort as voc_cohort
     from medadv.labels import LabelScheme as LabelScheme
     from medadv.study.load import load_study as load_study
     from medadv.study.run import run as run
@@ -109,12 +113,16 @@ _WHERE = {
     "attack.wrappers": ("Restarts", "Transfer", "WorstOf"),
     "data.brats": ("brats", "brats_cohort"),
     "data.case": ("Case", "Volume"),
+    "data.cityscapes": ("cityscapes_cohort",),
+    "data.coco": ("coco_cohort",),
     "data.datalist": ("datalist_cohort",),
     "data.files": ("read", "write"),
     "data.msd": ("msd_cohort",),
     "data.nnunet": ("nnunet_cohort",),
     "data.pattern": ("pattern_cohort",),
     "data.phantom": ("phantom",),
+    "data.pictures": ("pictures",),
+    "data.voc": ("voc_cohort",),
     "labels": ("LabelScheme",),
     "study.load": ("load_study",),
     "study.run": ("run",),

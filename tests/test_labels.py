@@ -6,7 +6,17 @@ import pytest
 import torch
 
 from medadv.errors import CaseError, ConfigError, Reason
-from medadv.labels import BRATS_2018, BRATS_2023, BRATS_2024, MSD_TASK01, SCHEMES, LabelScheme, fitting
+from medadv.labels import (
+    BRATS_2018,
+    BRATS_2023,
+    BRATS_2024,
+    CITYSCAPES,
+    MSD_TASK01,
+    SCHEMES,
+    VOC,
+    LabelScheme,
+    fitting,
+)
 
 MAP_2018 = torch.tensor([[0, 1, 2, 4], [4, 4, 0, 2]])
 
@@ -78,12 +88,24 @@ def test_classes_and_stored_numbers_are_inverse() -> None:
         assert [scheme.numbers[t] for t in scheme.tissues] == stored.tolist()
 
 
-def test_regions_of_the_named_schemes_nest() -> None:
-    for scheme in SCHEMES.values():
+def test_regions_of_the_gliomas_schemes_nest() -> None:
+    for scheme in (BRATS_2018, BRATS_2023, BRATS_2024, MSD_TASK01):
         assert set(scheme.members("ET")) < set(scheme.members("TC")) < set(scheme.members("WT"))
         assert "cavity" not in scheme.members("WT")
         assert scheme.names[:3] == ("WT", "TC", "ET")
         assert "background" not in scheme.names
+
+
+def test_void_is_judged_nowhere_and_known() -> None:
+    labels = torch.tensor([0, 15, 255, 20])
+    assert VOC.unknown(labels) == []
+    assert VOC.judged(labels).tolist() == [True, True, False, True]
+    assert fitting([0, 20]) == []  # what fits a photograph is no advice for a scan
+
+
+def test_a_scheme_without_background_says_what_is_not_judged() -> None:
+    assert LabelScheme("streets", {"road": 0, "sky": 1}, void=255).tissues == ("road", "sky")
+    assert CITYSCAPES.classes(torch.tensor([18, 255])).tolist() == [18, 0]
 
 
 @pytest.mark.parametrize(

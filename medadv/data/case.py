@@ -51,7 +51,7 @@ class Picture:
         accept: what it may be beside upright RGB.
         canvas: height and width to which it is padded at the bottom and the right; None for none. The padding is void
             in the label map, and outside ``Volume.mask``.
-        fill: what the padding holds, of each channel in the order of ``Case.images``.
+        fill: what the padding holds: red, green, blue.
         content: the picture's own height and width in a file that holds its canvas, too: an adversarial one.
         numbers: what the file of the label map calls a class → its number in the scheme; None where they are the same.
         painted: the label map, where no file holds one.
@@ -60,7 +60,7 @@ class Picture:
 
     accept: tuple[Accepted, ...] = ()
     canvas: tuple[int, int] | None = None
-    fill: tuple[float, ...] = (0.0, 0.0, 0.0)
+    fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
     content: tuple[int, int] | None = None
     numbers: Mapping[int, int] | None = None
     painted: Painted | None = None

@@ -5,6 +5,7 @@ Source: Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014; the fo
 
 from __future__ import annotations
 
+import warnings
 from math import isfinite
 from typing import Any
 
@@ -64,7 +65,9 @@ def outlined(outline: Any, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
             if isinstance(counts, list) and (min(counts, default=-1) < 0 or sum(counts) != height * width):
                 raise ValueError("run lengths that do not fill the picture")
             runs = coco.frPyObjects(outline, height, width) if isinstance(counts, list) else outline
-        return np.asarray(coco.decode(runs), bool)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # its arrays are made as NumPy 1 wanted them
+            return np.asarray(coco.decode(runs), bool)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         raise CaseError(
             Reason.DECLARATION,

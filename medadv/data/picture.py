@@ -55,7 +55,8 @@ def read_picture(case: Case) -> Volume:
             expected="no mask file, and a void number in the label scheme",
             advice="leave one of the two out, or declare void",
         )
-    return _on_canvas(Volume(case, x, truth, np.eye(4), stored), settings, content)
+    x, truth, mask = _on_canvas(case, settings, x, truth, content)
+    return Volume(case, x, truth, np.eye(4), stored, mask)
 
 
 def read_numbers(path: Path, shape: Size, scheme: LabelScheme) -> Int64[Tensor, "h w"]:
@@ -160,26 +161,30 @@ def _check_size(reason: Reason, what: str, found: Tensor, shape: Size) -> None:
         )
 
 
-def _on_canvas(volume: Volume, settings: Picture, content: Size) -> Volume:
-    """The volume at the upper left of its canvas; an adversarial file's has its canvas already."""
+def _on_canvas(
+    case: Case, settings: Picture, x: Float[Tensor, "c h w"], truth: Int64[Tensor, "p q"] | None, content: Size
+) -> tuple[Float[Tensor, "c r s"], Int64[Tensor, "r s"] | None, Bool[Tensor, "r s"]]:
+    """Pixels and label map at the upper left of the canvas, and where they are; an adversarial file has it already."""
     assert settings.canvas is not None
     (height, width), (h, w) = settings.canvas, content
-    whole = volume.x.shape[1:]
-    if h > height or w > width or (settings.content is not None and tuple(whole) != settings.canvas):
+    whole = (x.shape[1], x.shape[2])
+    if h > height or w > width or (settings.content is not None and whole != settings.canvas):
         raise CaseError(
             Reason.DIMENSIONS,
-            f"{volume.case.case} does not fit onto its canvas",
+            f"{case.case} does not fit onto its canvas",
             got=f"{whole[1]} × {whole[0]} (width × height)",
             expected=f"at most {width} × {height}",
             advice="declare a larger canvas: it is padded, never cut",
         )
-    x, truth, void = volume.x, volume.truth, volume.case.scheme.void
+    padded = x
     if settings.content is None:
-        x = torch.tensor(settings.fill, dtype=torch.float32)[:, None, None].repeat(1, height, width)
-        x[:, :h, :w] = volume.x
-    if volume.truth is not None and void is not None:
-        truth = torch.full((height, width), void)
-        truth[:h, :w] = volume.truth
+        fill = [settings.fill[CHANNELS.index(name)] for name in case.modalities]
+        padded = torch.tensor(fill, dtype=torch.float32)[:, None, None].repeat(1, height, width)
+        padded[:, :h, :w] = x
+    labels = None
+    if truth is not None and case.scheme.void is not None:
+        labels = torch.full((height, width), case.scheme.void)
+        labels[:h, :w] = truth
     mask = torch.zeros(height, width, dtype=torch.bool)
     mask[:h, :w] = True
-    return Volume(volume.case, x, truth, volume.affine, volume.stored, mask)
+    return padded, labels, mask

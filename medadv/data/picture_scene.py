@@ -99,7 +99,7 @@ def _placed(size: tuple[int, int], shape: str, rng: Generator) -> tuple[Plane, b
     """How much of each pixel a shape covers, and whether the picture's edge cuts it."""
     height, width = size
     radius = min(size) * rng.uniform(0.13, 0.3)
-    row, column = rng.uniform(0.4 * radius, height - 0.4 * radius), rng.uniform(0.4 * radius, width - 0.4 * radius)
+    row, column = rng.uniform(0.7 * radius, height - 0.7 * radius), rng.uniform(0.7 * radius, width - 0.7 * radius)
     angle, stretch = rng.uniform(-0.45, 0.45), rng.uniform(0.85, 1.15)
     y, x = np.meshgrid(*((np.arange(n * _FINE) + 0.5) / _FINE for n in size), indexing="ij")
     dy, dx = (y - row) / radius / stretch, (x - column) / radius * stretch
@@ -120,7 +120,7 @@ def _ground(size: tuple[int, int], rng: Generator) -> Float[np.ndarray, "h w 3"]
 def _coat(colours: Float[np.ndarray, "h w 3"], cover: Plane, hue: float, rng: Generator) -> Float[np.ndarray, "h w 3"]:
     """A shape laid over a picture: a hue near that of its class, or any; plain, striped or blotched."""
     size = cover.shape
-    own = (hue + 0.05 * rng.standard_normal()) % 1 if rng.random() < 0.85 else rng.random()
+    own = (hue + 0.05 * rng.standard_normal()) % 1 if rng.random() < 0.8 else rng.random()
     value = rng.uniform(0.55, 0.95)
     y, x = np.meshgrid(*(np.arange(n) for n in size), indexing="ij")
     angle, period = rng.uniform(0, np.pi), rng.uniform(3, 9)
