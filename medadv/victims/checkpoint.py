@@ -23,6 +23,7 @@ from medadv.victims.combine import Scaled
 from medadv.victims.detection import Detector
 from medadv.victims.detector_card import DetectorCard
 from medadv.victims.head import Head, make_head
+from medadv.victims.multi_scale import MultiScale, MultiScaled
 from medadv.victims.networks import Architecture, build_network
 from medadv.victims.normalize import Normalisation
 from medadv.victims.random_transforms import RandomTransform
@@ -49,7 +50,8 @@ class HeadCard(Part):
 class VictimCard(Card):
     """All that the card of a segmentation holds: how the weights beside it are deployed.
 
-    The logits are ``scale`` times what the layers with these weights say: the temperature of a distillation.
+    The logits are ``scale`` times what the layers with these weights say: the temperature of a distillation. With
+    ``multi_scale`` they are those of several sizes of the input, fused.
     """
 
     format: Literal["medadv victim 2"] = "medadv victim 2"
@@ -57,12 +59,16 @@ class VictimCard(Card):
     inference: Annotated[WholeVolume | SlidingWindow, Field(discriminator="name")]
     head: HeadCard
     scale: float = Field(1.0, gt=0, allow_inf_nan=False)
+    multi_scale: MultiScale | None = None
 
     @staticmethod
     def told(victim: Segmenter, architecture: Architecture) -> tuple[nn.Module, dict[str, Any]]:  # noqa: ARG004
         """Whose weights are kept, and what the card says beside ``preprocessing()``."""
-        network = victim.network
-        return (network.network, {"scale": network.factor}) if isinstance(network, Scaled) else (network, {})
+        network: nn.Module = victim.network
+        more: dict[str, Any] = {}
+        if isinstance(network, MultiScaled):
+            network, more = network.network, {"multi_scale": network.setting}
+        return (network.network, more | {"scale": network.factor}) if isinstance(network, Scaled) else (network, more)
 
     def build(self) -> nn.Module:
         """The network with fresh weights."""
@@ -71,6 +77,7 @@ class VictimCard(Card):
     def deployed(self, network: nn.Module) -> Segmenter:
         """The victim around the network with its weights."""
         network = network if self.scale == 1 else Scaled(network, self.scale)
+        network = network if self.multi_scale is None else MultiScaled(network, self.multi_scale)
         return Segmenter(network, self._head(), self.modalities, self.preprocess, self.inference)
 
     def _head(self) -> Head:

@@ -16,6 +16,7 @@ from medadv.errors import ConfigError
 from medadv.labels import LabelScheme
 from medadv.victims.combine import Scaled
 from medadv.victims.head import Head, Sigmoid, make_head
+from medadv.victims.multi_scale import MultiScaled
 from medadv.victims.networks import Architecture, build_network
 from medadv.victims.normalize import ZScore
 from medadv.victims.preprocess import Intensity, Step
@@ -231,7 +232,9 @@ def _said(declared: Declared) -> dict[str, Any]:
 
 def _is_network(declared: Architecture, victim: Segmenter) -> bool:
     built = build_network(declared, len(victim.modalities), len(victim.head.channels))
-    layers = victim.network.network if isinstance(victim.network, Scaled) else victim.network
+    layers: Any = victim.network
+    while isinstance(layers, Scaled | MultiScaled):
+        layers = layers.network
     return repr(built) == repr(layers)
 
 

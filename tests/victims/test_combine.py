@@ -8,14 +8,17 @@ import pytest
 import torch
 from runtime_types import unchecked
 from torch import Tensor, nn
+from torch.nn import functional
 
+from medadv.attack.presets import fgsm
 from medadv.attack.victim import Passes
-from medadv.errors import ConfigError
+from medadv.errors import ConfigError, VictimError
 from medadv.labels import BRATS_2018
-from medadv.victims.combine import Mean, Mirrored, Scaled, passes
+from medadv.victims.combine import Mean, Mirrored, Scaled, Upsampled, passes
 from medadv.victims.head import Softmax
-from medadv.victims.segmentation import Segmenter
-from medadv.victims.window import SlidingWindow
+from medadv.victims.normalize import Unchanged
+from medadv.victims.segmentation import Segmenter, weights_digest
+from medadv.victims.window import SlidingWindow, WholeVolume
 
 
 def network(seed: int, axes: int = 3) -> nn.Module:
@@ -114,3 +117,79 @@ def test_a_scaled_network_says_so_many_times_what_its_layers_say() -> None:
 def test_a_scale_that_is_none_is_refused(factor: float) -> None:
     with pytest.raises(ConfigError, match="positive number"):
         Scaled(network(0), factor)
+
+
+class Coarse(nn.Module):
+    """Logits of a quarter of the size, among others."""
+
+    def __init__(self, answers: str, axes: int = 2) -> None:
+        super().__init__()
+        self.answers = answers
+        self.layers = (nn.Conv2d if axes == 2 else nn.Conv3d)(2, 4, 4, stride=4).double()
+
+    def forward(self, x: Tensor) -> object:
+        logits = self.layers(x)
+        several = {"one": logits, "dictionary": {"out": logits, "aux": logits + 1}, "list": [logits + 1, logits]}
+        return several[self.answers]
+
+
+@pytest.mark.parametrize(("answers", "key"), [("one", "out"), ("dictionary", "out"), ("list", 1)])
+@pytest.mark.parametrize("shape", [(8, 12), (8, 4, 8)])
+def test_coarse_logits_are_picked_out_and_interpolated(answers: str, key: str | int, shape: tuple[int, ...]) -> None:
+    net, x = Coarse(answers, len(shape)), torch.randn(2, 2, *shape, dtype=torch.float64)
+    mode = "bilinear" if len(shape) == 2 else "trilinear"
+    expected = functional.interpolate(net.layers(x), shape, mode=mode, align_corners=False)
+    fine = Upsampled(net, key)
+    assert torch.equal(fine(x), expected)
+    victim = Segmenter(fine, Softmax(BRATS_2018), ("t1", "t2"), Unchanged())
+    assert torch.equal(victim(x), expected)
+    assert passes(Upsampled(Mirrored(network(0), (0,)))) == 2
+    assert f"key={key!r}" in repr(fine)
+
+
+def test_logits_on_their_own_grid_stay_as_they_are() -> None:
+    net, x = network(0, axes=2), torch.randn(1, 2, 5, 6, dtype=torch.float64)
+    assert torch.equal(Upsampled(net)(x), net(x))
+
+
+@pytest.mark.parametrize("inference", [WholeVolume(), SlidingWindow((8, 8))], ids=["whole", "windows"])
+@pytest.mark.parametrize(("answers", "words"), [("one", "own grid|its input's grid"), ("dictionary", "several things")])
+def test_what_needs_a_wrapper_is_told_which(answers: str, words: str, inference: WholeVolume | SlidingWindow) -> None:
+    victim = Segmenter(Coarse(answers), Softmax(BRATS_2018), ("t1", "t2"), Unchanged(), inference)
+    with unchecked(), pytest.raises(VictimError, match=words) as refusal:
+        victim(torch.randn(1, 2, 8, 8, dtype=torch.float64))
+    assert "Segmenter(Upsampled(network" in refusal.value.details["try"]
+
+
+def test_an_answer_that_is_not_there_is_refused() -> None:
+    x = torch.randn(1, 2, 8, 8, dtype=torch.float64)
+    for net, key in ((Coarse("dictionary"), "logits"), (Coarse("list"), 2), (Coarse("list"), "out")):
+        with unchecked(), pytest.raises(VictimError, match="nothing under this name"):
+            Upsampled(net, key)(x)
+    flat = nn.Sequential(nn.Flatten(), nn.LazyLinear(3, dtype=torch.float64))
+    with unchecked(), pytest.raises(VictimError, match="else than logits over a grid"):
+        Upsampled(flat)(x)
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_probabilities_are_refused_in_pictures_and_dictionaries(axes: int) -> None:
+    class Sure(Coarse):
+        def forward(self, x: Tensor) -> object:
+            return {"out": self.layers(x).softmax(1)}
+
+    victim = Segmenter(Upsampled(Sure("one", axes)), Softmax(BRATS_2018), ("t1", "t2"), Unchanged())
+    x = torch.rand(1, 2, *(8,) * axes, dtype=torch.float64)
+    with pytest.raises(VictimError, match="probabilities instead of logits"):
+        fgsm("0.1 stored")(victim, x, victim.predict(x))
+
+
+def test_a_network_left_in_training_is_attacked_as_it_is_deployed() -> None:
+    net = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.5)).double().train()
+    victim = Segmenter(Upsampled(net), Softmax(BRATS_2018), ("t1", "t2"), Unchanged())
+    x = torch.rand(1, 2, 8, 8, dtype=torch.float64)
+    before = weights_digest(net)
+    found = fgsm("0.1 stored")(victim, x, victim.predict(x))
+    assert net.training
+    assert weights_digest(net) == before
+    net.eval()
+    assert torch.equal(fgsm("0.1 stored")(victim, x, victim.predict(x)).x, found.x)

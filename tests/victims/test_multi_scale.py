@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +16,11 @@ from medadv.attack.presets import ifgsm
 from medadv.attack.victim import Passes
 from medadv.errors import ConfigError, VictimError
 from medadv.labels import LabelScheme
-from medadv.victims.combine import passes
+from medadv.victims.checkpoint import load_victim, save_victim
+from medadv.victims.combine import Scaled, passes
+from medadv.victims.declared import Declared
 from medadv.victims.defended import defended
+from medadv.victims.formats.opening import open_victim
 from medadv.victims.head import Softmax
 from medadv.victims.multi_scale import MultiScale, MultiScaled
 from medadv.victims.networks import Architecture, build_network
@@ -184,6 +188,22 @@ def test_inside_sliding_windows_each_window_is_seen_at_all_scales() -> None:
         h[place] = 1e-6
         change = ((fused(x + h).sin() - fused(x - h).sin()) * weight).sum() / 2e-6
         torch.testing.assert_close(found[place], change, rtol=1e-5, atol=1e-7)
+
+
+def test_a_victim_at_several_scales_is_the_same_again_from_the_disk(tmp_path: Path) -> None:
+    architecture = Architecture(arguments={"spatial_dims": 2, "channels": [4, 4], "strides": [2]})
+    layers = build_network(architecture, 2, 3).eval()
+    plain = Segmenter(Scaled(layers, 4.0), Softmax(THINGS), ("red", "green"), Unchanged())
+    fused, x = defended(plain, MultiScale((0.5, 1.0), "mean")), torch.randn(1, 2, 8, 12)
+    save_victim(fused, architecture, tmp_path)
+    again = load_victim(tmp_path)
+    assert torch.equal(again(x), fused(x))
+    assert repr(again.network) == repr(fused.network)
+    said = Declared(THINGS, ("red", "green"), network=architecture, normalise=Unchanged())
+    assert torch.equal(open_victim(tmp_path, said)(x), fused(x))
+    with pytest.raises(VictimError, match="already begins"):
+        defended(again, MultiScale((0.5, 1.0), "mean"))
+    assert passes(defended(again, MultiScale((0.5, 1.0))).network) == 4
 
 
 def test_networks_at_other_scales_print_themselves_apart() -> None:

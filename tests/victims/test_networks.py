@@ -7,9 +7,10 @@ from typing import Any
 import monai.networks.nets as nets
 import pytest
 import torch
+import torchvision.models.segmentation as pictured
 
 from medadv.errors import ConfigError
-from medadv.victims.networks import NETWORKS, Architecture, build_network
+from medadv.victims.networks import NETWORKS, USUAL, Architecture, build_network
 
 UNET = {"spatial_dims": 2, "channels": [4, 8], "strides": [2]}
 SMALL: dict[str, dict[str, Any]] = {
@@ -64,17 +65,29 @@ SMALL: dict[str, dict[str, Any]] = {
     "UNet": UNET,
     "VNet": {"spatial_dims": 2, "dropout_dim": 2},
 }
+PICTURED = {
+    "DeepLabV3_MobileNetV3": pictured.deeplabv3_mobilenet_v3_large,
+    "DeepLabV3_ResNet101": pictured.deeplabv3_resnet101,
+    "DeepLabV3_ResNet50": pictured.deeplabv3_resnet50,
+    "FCN_ResNet101": pictured.fcn_resnet101,
+    "FCN_ResNet50": pictured.fcn_resnet50,
+    "LRASPP_MobileNetV3": pictured.lraspp_mobilenet_v3_large,
+}
 SEVERAL = {"BasicUNetPlusPlus": -1, "DynUNet": 0, "MedNeXt": 0, "SegResNetDS": 0, "SegResNetVAE": 0}
 
 
 def built(name: str, **arguments: object) -> torch.nn.Module:
-    return build_network(Architecture(name=name, arguments=SMALL[name] | arguments), 2, 3)
+    return build_network(Architecture(name=name, arguments=SMALL.get(name, {}) | arguments), channels(name), 3)
+
+
+def channels(name: str) -> int:
+    return 3 if name in PICTURED else 2
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_each_answers_one_map_on_its_grid_with_a_gradient(name: str) -> None:
     network = built(name).eval()
-    x = torch.randn(1, 2, 64, 64, requires_grad=True)
+    x = torch.randn(1, channels(name), 64, 64, requires_grad=True)
     answer = network(x)
     assert answer.shape == (1, 3, 64, 64)
     (gradient,) = torch.autograd.grad(answer.square().sum(), x)
@@ -120,3 +133,43 @@ def test_an_argument_under_both_of_its_names_is_refused() -> None:
 def test_nothing_is_downloaded() -> None:
     with pytest.raises(ConfigError, match="would download weights"):
         built("FlexibleUNet", pretrained=True)
+    for argument in ("weights", "weights_backbone", "pretrained"):
+        with pytest.raises(ConfigError, match="does not know these arguments"):
+            built("FCN_ResNet50", **{argument: "DEFAULT"})
+
+
+def test_every_network_is_built_here() -> None:
+    assert set(NETWORKS) == set(SMALL) | set(PICTURED)
+
+
+@pytest.mark.parametrize("name", PICTURED)
+def test_networks_of_pictures_are_torchvisions_own(name: str) -> None:
+    """The same keys, so that a file of weights fits; with these the bare network's logits."""
+    torch.manual_seed(2)
+    network = built(name).eval()
+    bare = PICTURED[name](weights=None, weights_backbone=None, num_classes=3).eval()
+    assert list(network.state_dict()) == list(bare.state_dict())
+    bare.load_state_dict(network.state_dict())
+    x = torch.randn(1, 3, 40, 56)
+    with torch.no_grad():
+        assert torch.equal(network(x), bare(x)["out"])
+
+
+def test_the_auxiliary_classifier_of_published_weights_has_its_place() -> None:
+    network = built("FCN_ResNet50", aux_loss=True)
+    bare = pictured.fcn_resnet50(weights=None, weights_backbone=None, num_classes=3, aux_loss=True)
+    assert list(network.state_dict()) == list(bare.state_dict())
+    with pytest.raises(ConfigError, match="auxiliary loss"):
+        built("LRASPP_MobileNetV3", aux_loss=True)
+
+
+def test_networks_of_pictures_take_three_channels() -> None:
+    with pytest.raises(ConfigError, match="3 channels, not of 4"):
+        build_network(Architecture(name="LRASPP_MobileNetV3"), 4, 3)
+
+
+def test_a_unet_alone_has_arguments_of_which_nothing_is_said() -> None:
+    assert Architecture().arguments == Architecture(name="UNet").arguments == USUAL
+    assert Architecture(name="FCN_ResNet50").arguments == {}
+    with pytest.raises(ValueError, match="name"):
+        Architecture(name=3)  # type: ignore[arg-type]

@@ -59,7 +59,7 @@ def test_resized_images_are_torchs_in_a_frame(shape: tuple[int, ...]) -> None:
     placed: Any = step.drawn(Rng.seeded(0, 3)).prepare(x, None)
     y, mode = placed(x), "bilinear" if len(shape) == 2 else "trilinear"
     assert y.shape[2:] == tuple(round(1.3 * n) for n in shape)
-    assert len({box for box in placed.boxes}) == 3
+    assert len(set(placed.boxes)) == 3
     for one, framed, box in zip(x, y, placed.boxes, strict=True):
         there = (slice(None), *(slice(first, first + size) for first, size in box))
         sizes = [size for _, size in box]
@@ -161,7 +161,7 @@ def test_noise_makes_nothing_zero_but_in_pictures() -> None:
 def test_each_image_is_flipped_on_its_own_about_half_of_the_times() -> None:
     x = image(3, 4, samples=200)
     placed: Any = RandomFlip((0, 1)).prepare(x, None)
-    assert {flips for flips in placed.flips} == {(), (0,), (1,), (0, 1)}
+    assert set(placed.flips) == {(), (0,), (1,), (0, 1)}
     assert 70 < sum(0 in flips for flips in placed.flips) < 130
     for one, turned, flips in zip(x, placed(x), placed.flips, strict=True):
         assert torch.equal(turned, one.flip([axis + 1 for axis in flips]))
@@ -243,6 +243,7 @@ def test_an_attack_runs_through_it_with_samples_that_leave(step: RandomTransform
     found, again = (attack(victim, x, truth, support=support) for _ in range(2))
     assert torch.equal(found.x, again.x)
     assert (found.merit > 0.3).all()
+    assert found.trace["merit"][-1].isnan().tolist() == [False, True, False]
     held = victim.prepare(x, Rng.seeded(0, 3).fork("victim"))
     fooled = (held.head.decide(held(found.x)) != truth).flatten(1).double().mean(1)
     torch.testing.assert_close(found.merit, fooled.to(found.merit))

@@ -13,13 +13,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
 from medadv.errors import ConfigError, VictimError
 from medadv.labels import LabelScheme
 from medadv.victims.declared import Declared
 from medadv.victims.formats.weights import fit_state, load, read_state, recognises
 from medadv.victims.networks import Architecture, build_network
-from medadv.victims.normalize import ZScore
+from medadv.victims.normalize import Standard, ZScore
 from medadv.victims.window import WholeVolume
 
 SCHEME = LabelScheme("two", {"background": 0, "lesion": 1})
@@ -91,6 +92,22 @@ def test_safetensors_are_read(tmp_path: Path) -> None:
     victim = load(tmp_path / "model.safetensors", DECLARED, trust=False)
     assert torch.equal(victim.network(x), network()(x))
     assert (victim.modalities, victim.head.channels) == (("t1", "flair"), ("background", "lesion"))
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_weights_of_torchvisions_networks_fit_under_their_own_keys(tmp_path: Path, prefix: str) -> None:
+    bare = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=2).eval()
+    torch.save({prefix + key: tensor for key, tensor in bare.state_dict().items()}, tmp_path / "lraspp.pth")
+    said = Declared(
+        SCHEME,
+        ("red", "green", "blue"),
+        network=Architecture(name="LRASPP_MobileNetV3"),
+        normalise=Standard((124.0, 116.0, 104.0), (58.0, 57.0, 57.0)),
+        inference=WholeVolume(),
+    )
+    victim, x = load(tmp_path / "lraspp.pth", said, False), torch.rand(1, 3, 40, 56) * 255
+    with torch.no_grad():
+        assert torch.equal(victim(x), bare(said.normalise(x))["out"])
 
 
 def test_a_prefix_that_is_the_networks_own_stays() -> None:
