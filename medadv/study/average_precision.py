@@ -219,7 +219,7 @@ def _dataset(images: Sequence[Sight], labels: Sequence[int], found: bool) -> Any
         scores = scores_of(image) if found else np.zeros(len(image))
         for i in in_order(image.boxes, -scores):
             low_row, low_column, high_row, high_column = image.boxes[i].double().tolist()
-            width, height = high_column - low_column, high_row - low_row
+            width, height = max(high_column - low_column, 0.0), max(high_row - low_row, 0.0)
             rows.append(
                 {
                     "id": len(rows) + 1,

@@ -65,15 +65,7 @@ def distortion(
     Args:
         clean, adversarial: the same picture in stored units, a channel a colour.
         data_range: in stored units; perceptibility is in shares of it.
-
-    Raises:
-        ConfigError: pictures of different shapes.
     """
-    if clean.shape != adversarial.shape:
-        raise ConfigError(
-            "a distortion is between two pictures of one shape",
-            got=f"{tuple(clean.shape)}, {tuple(adversarial.shape)}",
-        )
     change = adversarial.cpu().double() - clean.cpu().double()
     squared = (change / data_range).square().sum(0).mean().item()
     return Distortion(

@@ -65,7 +65,8 @@ def match(found: Objects, objects: Objects, rule: Rule = "voc", least: float = O
         if len(wanted):
             mine = mine[in_order(found.boxes[mine], -scores[mine])]
             wanted = wanted[in_order(objects.boxes[wanted], difficult[wanted])]
-            overlaps = _overlaps(found.boxes[mine], objects.boxes[wanted], difficult[wanted], rule)
+            pair = found.take(torch.from_numpy(mine)), objects.take(torch.from_numpy(wanted))
+            overlaps = _overlaps(*pair, difficult[wanted], rule)
             hit[mine], ignored[mine] = _RULES[rule](overlaps, difficult[wanted], least)
     return Matching(hit, ignored)
 
@@ -86,9 +87,9 @@ def in_order(boxes: Boxes, first: npt.NDArray[np.generic]) -> npt.NDArray[np.int
     return np.lexsort((*boxes.numpy(force=True).T[::-1], first))
 
 
-def _overlaps(found: Boxes, wanted: Boxes, difficult: Flags, rule: Rule) -> npt.NDArray[np.float64]:
+def _overlaps(found: Objects, wanted: Objects, difficult: Flags, rule: Rule) -> npt.NDArray[np.float64]:
     """In float64, as the reference tools; float32 would decide by rounding where an overlap is one half."""
-    a, b = found.double().cpu(), wanted.double().cpu()
+    a, b = found.boxes.double().cpu(), wanted.boxes.double().cpu()
     overlaps = overlap(a, b)
     if rule == "coco" and difficult.any():
         axes = a.shape[1] // 2

@@ -10,7 +10,7 @@ from monai.metrics import SSIMMetric
 from torch import Tensor
 
 from medadv.errors import CaseError, ConfigError
-from medadv.study.fidelity import fidelity
+from medadv.study.fidelity import distortion, fidelity
 
 
 def image(*shape: int) -> Tensor:
@@ -69,3 +69,43 @@ def test_fidelity_refuses_what_does_not_fit() -> None:
     flat = torch.full((1, 5, 5), 3.0)
     with pytest.raises(CaseError, match="data range of t1 is zero"):
         fidelity(flat, flat + 1, ["t1"])
+
+
+def picture(seed: int = 3) -> Tensor:
+    return (255 * torch.rand((3, 21, 17), generator=torch.Generator().manual_seed(seed))).round()
+
+
+def test_the_fidelity_of_a_picture_is_monais_at_a_range_of_255() -> None:
+    clean = picture()
+    adversarial = clean + 8 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(4))
+    found = fidelity(clean, adversarial, ["red", "green", "blue"], data_range=255.0)
+    for channel, row in enumerate(found):
+        a, b = clean[None, channel : channel + 1], adversarial[None, channel : channel + 1]
+        theirs = SSIMMetric(2, data_range=255.0)(b, a)
+        assert row.ssim == pytest.approx(torch.as_tensor(theirs).item(), abs=1e-5)
+        assert row.psnr_db == pytest.approx(10 * math.log10(255**2 / (b - a).square().mean().item()), abs=1e-4)
+
+
+def test_a_black_picture_has_a_fidelity() -> None:
+    black = torch.zeros(1, 12, 12)
+    (row,) = fidelity(black, black + 1, ["red"], data_range=255.0)
+    assert row.psnr_db == pytest.approx(20 * math.log10(255))
+
+
+def test_distortion_by_hand() -> None:
+    """Of 357 pixels one changes by (3, 4, 12): 13 long."""
+    clean = picture()
+    adversarial = clean.clone()
+    adversarial[:, 5, 6] += torch.tensor([3.0, -4.0, 12.0])
+    found = distortion(clean, adversarial)
+    assert (found.linf, found.l2) == (12, 13)
+    assert found.perceptibility == pytest.approx(13 / 255 / math.sqrt(21 * 17))
+    assert distortion(clean, clean).perceptibility == 0
+
+
+def test_a_change_of_half_a_grey_level_is_hardly_perceptible() -> None:
+    """In every channel of every pixel: √3 · 0.5 / 255, as large as those of Xie et al."""
+    clean = picture()
+    found = distortion(clean, clean + 0.5 * torch.randn(clean.shape).sign())
+    assert found.perceptibility == pytest.approx(math.sqrt(3) * 0.5 / 255)
+    assert found.linf == 0.5
