@@ -45,8 +45,9 @@ def words(results: Results, victim: str) -> tuple[str, ...]:
     """The threat model in sentences, as far as the records tell it."""
     attacks = [arm for arm in results.of(victim) if arm.presented.role == "attack"]
     records = [record for arm in attacks for record in arm.records.values()]
-    sizes = [record.size for record in records if record.size is not None]
     threats = [record.inputs["condition"]["threat"] for record in records]
+    bounded = (record for record, threat in zip(records, threats, strict=True) if threat["ball"] == "linf")
+    sizes = [record.size for record in bounded if record.size is not None]
     said = []
     if any(record.effort and record.effort.backward for record in records):
         said.append("The attacker knows the network and its whole pipeline, and follows its gradients (white box).")
@@ -70,10 +71,16 @@ def words(results: Results, victim: str) -> tuple[str, ...]:
 
 
 def _ball(threat: Mapping[str, Any]) -> str:
-    if threat["ball"] != "linf":
+    if threat["ball"] not in _BALLS:
         raise _untold("ball", threat)
-    return "Each voxel may move up or down by the budget at most, independently of all others (L∞ ball)."
+    return _BALLS[threat["ball"]]
 
+
+_BALLS = {
+    "linf": "Each voxel may move up or down by the budget at most, independently of all others (L∞ ball).",
+    "unbounded": "Where the budget is that of one step (DAG), the largest change in a step is the budget, and the sum of "
+    "all steps has no bound: how large it became is told as distortion.",
+}
 
 _SUPPORTS = {
     "nonzero": "Only voxels that are not zero in the clean scan may change: zeros stay zero, and no other voxel "
@@ -83,6 +90,7 @@ _SUPPORTS = {
     "mask": "Only voxels inside each case's own mask may change, and none of them that is not zero becomes zero.",
     "volume": "Every voxel may change, those of the background too; none that is not zero becomes zero. Where zeros "
     "tell a pipeline the head from the air, this is also an attack on that.",
+    "everywhere": "Every pixel of the picture may change.",
 }
 
 
