@@ -100,6 +100,9 @@ class Study(Specified):
         description="permuted moves voxels; rows, columns, slices whole planes across the first, second, third axis",
     )
     permutations: int = Field(1, ge=1, description="of each kind of permutation, so many draws")
+    permuted: tuple[str, ...] | None = Field(
+        None, min_length=1, description="the attacks whose perturbations are permuted; all if left out"
+    )
     transfers: Transfers | None = Field(None, description="what is found for one victim, shown to others")
     sums: dict[str, Sum] = Field({}, description="what is found for several victims, added")
     adaptive: Adaptive = Adaptive()
@@ -265,6 +268,8 @@ class Study(Specified):
 
     def _check_borrowed(self) -> None:
         """What is shown to others is found by somebody."""
+        if strange := set(self.permuted or ()) - set(self.attacks):
+            raise ValueError(f"permuted names {sorted(strange)}; the study's attacks are {list(self.attacks)}")
         if self.transfers is not None:
             self.offer.check_transfers(self.transfers)
         for name, of in self.sums.items():

@@ -45,8 +45,9 @@ def conditions(study: Study, entrant: Entrant) -> tuple[Condition, ...]:
     if study.defended:
         attacks = [watchful(attack) if isinstance(attack, Attacked) else attack for attack in attacks]
     every: list[Condition] = [CLEAN]
+    permuted = {study.family(name) for name in study.permuted or study.attacks}
     for attack in attacks:
-        every += [attack, *_permutations(study, attack)]
+        every += [attack, *(_permutations(study, attack) if attack.family in permuted else ())]
     if "identity" in study.controls:
         every.append(IDENTITY)
     if "noise" in study.controls:  # of a size; where only steps are bounded there is none
