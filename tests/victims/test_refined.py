@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from medadv.attack.presets import ifgsm
 from medadv.attack.rng import Rng
 from medadv.attack.victim import Victim
-from medadv.errors import ConfigError
+from medadv.errors import ConfigError, VictimError
 from medadv.labels import BRATS_2018
+from medadv.victims.defended import defended
 from medadv.victims.head import Head, Sigmoid, Softmax
 from medadv.victims.mean_field import MeanField
 from medadv.victims.normalize import ZScore
 from medadv.victims.segmentation import Refinement, Segmenter
 from medadv.victims.spatial import CropForeground
+from medadv.victims.transforms import GaussianSmoothing
 from medadv.victims.window import SlidingWindow, WholeVolume
 
 CRF = MeanField(appearance=2.0, smoothness=1.0, alpha=3.0, beta=0.8, gamma=1.5, iterations=2, radius=2, unit="sigma")
@@ -159,6 +161,19 @@ def test_each_way_has_a_key_of_its_own() -> None:
     assert "refine" not in told[0]
     assert told[1]["refine"]["gradient"] == "full"
     assert {key: value for key, value in told[1].items() if key != "refine"} == told[0]
+
+
+def test_a_victim_is_put_behind_a_crf_once() -> None:
+    bare, x = segmenter(), stored(6, 5)
+    victim = defended(bare, CRF)
+    assert torch.equal(victim(x), replace(bare, refine=CRF)(x))
+    assert victim.preprocessing() == replace(bare, refine=CRF).preprocessing()
+    smoothed = defended(victim, GaussianSmoothing(0.7))
+    assert torch.equal(smoothed(x), CRF(defended(bare, GaussianSmoothing(0.7))(x), x))  # the CRF sees stored voxels
+    with pytest.raises(VictimError, match="already"):
+        defended(victim, MeanField())
+    with pytest.raises(ConfigError, match="own predictor"):
+        defended(segmenter(deployed=Label()), CRF)
 
 
 def test_a_refinement_needs_logits() -> None:
