@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from medadv.labels import LabelScheme as LabelScheme
     from medadv.study.load import load_study as load_study
     from medadv.study.run import run as run
+    from medadv.victims.certainty import Certainty as Certainty
     from medadv.victims.checkpoint import save_victim as save_victim
     from medadv.victims.combine import Upsampled as Upsampled
     from medadv.victims.declared import Declared as Declared
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from medadv.victims.head import Sigmoid as Sigmoid
     from medadv.victims.head import Softmax as Softmax
     from medadv.victims.jpeg import Jpeg as Jpeg
+    from medadv.victims.mean_field import MeanField as MeanField
     from medadv.victims.multi_scale import MultiScale as MultiScale
     from medadv.victims.normalize import Standard as Standard
     from medadv.victims.normalize import ZScore as ZScore
@@ -126,6 +128,7 @@ _WHERE = {
     "labels": ("LabelScheme",),
     "study.load": ("load_study",),
     "study.run": ("run",),
+    "victims.certainty": ("Certainty",),
     "victims.checkpoint": ("save_victim",),
     "victims.combine": ("Upsampled",),
     "victims.declared": ("Declared",),
@@ -133,6 +136,7 @@ _WHERE = {
     "victims.formats.opening": ("load_victim", "mirrored", "open_victim"),
     "victims.head": ("Sigmoid", "Softmax"),
     "victims.jpeg": ("Jpeg",),
+    "victims.mean_field": ("MeanField",),
     "victims.multi_scale": ("MultiScale",),
     "victims.normalize": ("Standard", "ZScore"),
     "victims.random_transforms": ("RandomFlip", "RandomNoise", "RandomResizePad"),

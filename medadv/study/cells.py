@@ -173,7 +173,7 @@ class Cell:
             delivered=files,
             versions=versions(),
             effort=_effort(shown),
-            agreement=None if victim.deployed is None else bench.agreement(again, fooled),
+            agreement=None if victim.one_way else bench.agreement(again, fooled),
             savings=tuple(bench.contestant.savings),
             device=str(bench.device),
             fidelity=fidelity(bench.volume.x, delivered, bench.case.modalities),

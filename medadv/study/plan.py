@@ -257,7 +257,7 @@ def _lines(
         cells = len(members) * cases
         attacks = [c for c in members if isinstance(c, Attacked)]
         steps = sum(c.spec.steps_at(c.threat.budget) * c.spec.gradients for c in attacks) * cases
-        answers = 2 + (victim.deployed is not None)  # to the file, to the voxels in memory; how far both ways agree
+        answers = 2 + (not victim.one_way)  # to the file, to the voxels in memory; how far both ways agree
         asked = answers * cells + sum(c.listens for c in attacks) * cases
         scored = victim.answer_cost * asked
         passes = victim.gradient_cost * steps + scored

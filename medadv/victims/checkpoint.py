@@ -23,6 +23,7 @@ from medadv.victims.combine import Scaled
 from medadv.victims.detection import Detector
 from medadv.victims.detector_card import DetectorCard
 from medadv.victims.head import Head, make_head
+from medadv.victims.mean_field import MeanField
 from medadv.victims.multi_scale import MultiScale, MultiScaled
 from medadv.victims.networks import Architecture, build_network
 from medadv.victims.normalize import Normalisation
@@ -60,6 +61,7 @@ class VictimCard(Card):
     head: HeadCard
     scale: float = Field(1.0, gt=0, allow_inf_nan=False)
     multi_scale: MultiScale | None = None
+    refine: MeanField | None = None
 
     @staticmethod
     def told(victim: Segmenter, architecture: Architecture) -> tuple[nn.Module, dict[str, Any]]:  # noqa: ARG004
@@ -78,7 +80,8 @@ class VictimCard(Card):
         """The victim around the network with its weights."""
         network = network if self.scale == 1 else Scaled(network, self.scale)
         network = network if self.multi_scale is None else MultiScaled(network, self.multi_scale)
-        return Segmenter(network, self._head(), self.modalities, self.preprocess, self.inference)
+        head, refine = self._head(), self.refine
+        return Segmenter(network, head, self.modalities, self.preprocess, self.inference, refine=refine)
 
     def _head(self) -> Head:
         regions = self.head.channels if self.head.name == "sigmoid" else None

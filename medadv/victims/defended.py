@@ -11,13 +11,14 @@ from torch import Tensor
 
 from medadv.errors import ConfigError, VictimError
 from medadv.victims.jpeg import COLOURS, Jpeg
+from medadv.victims.mean_field import MeanField
 from medadv.victims.multi_scale import MultiScale, MultiScaled
 from medadv.victims.preprocess import Affine, Random, described
 from medadv.victims.random_transforms import RandomTransform
 from medadv.victims.segmentation import Deployed, Segmenter
 from medadv.victims.transforms import BitDepth, InputTransform, StraightThrough
 
-Protection = InputTransform | RandomTransform | MultiScale
+Protection = InputTransform | RandomTransform | MultiScale | MeanField
 """What a victim can be put behind without any training, and what a study can name as a defence: told by ``name``."""
 
 
@@ -28,7 +29,8 @@ def defended(victim: Segmenter, what: Protection | StraightThrough) -> Segmenter
     transformed image. A random one draws once for each attack that is prepared, and anew for what is scored.
     ``BitDepth`` and ``Jpeg``, which have no useful gradient, are put in front straight through; that it is so stands in
     ``preprocessing()``, and thereby in the keys of records. A ``StraightThrough`` is taken as it is. ``MultiScale`` is
-    around the network alone: inside windows each window is seen at all scales.
+    around the network alone: inside windows each window is seen at all scales. A ``MeanField`` refines the logits on
+    the stored grid, by the stored voxels, whatever transform stands in front.
 
     Args:
         victim: the undefended one; it stays as it is.
@@ -52,7 +54,7 @@ def defended(victim: Segmenter, what: Protection | StraightThrough) -> Segmenter
             expected=f"one of {', '.join(kind.__name__ for kind in (*get_args(Protection), StraightThrough))}",
             advice="other steps of preprocessing stand in the victim's own: Segmenter(preprocess=…)",
         )
-    if isinstance(what, Random | MultiScale) and victim.deployed is not None:
+    if isinstance(what, Random | MultiScale | MeanField) and victim.deployed is not None:
         raise ConfigError(
             f"a victim that is scored by its format's own predictor cannot be put behind {what.name!r}",
             cause="the predictor would go on scoring the single answer to the plain image",
@@ -66,6 +68,8 @@ def defended(victim: Segmenter, what: Protection | StraightThrough) -> Segmenter
             cause="a victim that was saved with its transform has it when it is loaded",
             advice="take the victim as it is",
         )
+    if isinstance(what, MeanField):
+        return _refined(victim, what)
     if isinstance(what, MultiScale):
         return replace(victim, network=MultiScaled(victim.network, what), way=None)
     step = StraightThrough(what) if isinstance(what, BitDepth | Jpeg) else what
@@ -108,6 +112,17 @@ def _by_colour(what: Protection | StraightThrough, modalities: tuple[str, ...]) 
         return what
     red, green, blue = (modalities.index(colour) for colour in COLOURS)
     return replace(what, rgb=(red, green, blue))
+
+
+def _refined(victim: Segmenter, crf: MeanField) -> Segmenter:
+    if victim.refine is not None:
+        raise VictimError(
+            "there is a CRF behind the victim already",
+            got=victim.refine,
+            cause="a victim that was saved with its CRF has it when it is loaded",
+            advice="take the victim as it is; for another CRF, dataclasses.replace(victim, refine=…)",
+        )
+    return replace(victim, refine=crf)
 
 
 def _present(victim: Segmenter) -> tuple[object, ...]:

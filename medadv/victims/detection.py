@@ -60,6 +60,7 @@ class Detector:
     given: tuple[str, ...] | None = None
     seen: Seen | None = None
     deployed: None = field(default=None, init=False)
+    one_way: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modalities", fit.named(self.modalities))

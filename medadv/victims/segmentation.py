@@ -28,6 +28,8 @@ from medadv.victims.normalize import ZScore
 from medadv.victims.preprocess import Affine, Random, Step, Way, described, matrix
 from medadv.victims.window import Inference, WholeVolume
 
+Logits = Float[Tensor, "b classes *targets"]
+
 
 @runtime_checkable
 class Deployed(Protocol):
@@ -39,6 +41,20 @@ class Deployed(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What could change its answers, as JSON."""
+        ...
+
+
+@runtime_checkable
+class Refinement(Protocol):
+    """What is done to logits on the stored grid, by the image: a CRF. A frozen setting that can be written as JSON."""
+
+    @property
+    def by_passed(self) -> bool:
+        """Whether an attack differentiates the network's own logits, as if there were no refinement."""
+        ...
+
+    def __call__(self, logits: Logits, x: Float[Tensor, "b c *s"]) -> Logits:
+        """The logits as they are deployed, from the network's and the stored voxels of the victim's modalities."""
         ...
 
 
@@ -54,12 +70,14 @@ class Segmenter:
         preprocess: stored voxels → what the network was trained on: one step, or several in order.
         inference: whole volumes or sliding windows.
         deployed: the predictor whose answers are scored; None: the same way that is differentiated.
+        refine: what is done to the logits on the stored grid; None: nothing.
         given: the modalities of the images that come in, from which the victim picks its own; None: just its own.
         affine: where the voxels of these images lie, ``(4, 4)``; None where no step has to know.
         way: the preprocessing frozen on a clean image; None: anew for every image.
 
     Raises:
-        ConfigError: modalities that are no list of names or name one twice, or a head that is none.
+        ConfigError: modalities that are no list of names or name one twice, a head or refinement that is none, or a
+            refinement behind a deployed predictor.
     """
 
     network: nn.Module
@@ -71,6 +89,7 @@ class Segmenter:
     given: tuple[str, ...] | None = None
     affine: Affine | None = None
     way: Way | None = None
+    refine: Refinement | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modalities", fit.named(self.modalities))
@@ -83,6 +102,12 @@ class Segmenter:
                 got=repr(self.head),
                 expected="Softmax(scheme), or Sigmoid(scheme, regions)",
                 advice="take the scheme of the data that it was trained on: volume.case.scheme",
+            )
+        if self.refine is not None and (self.deployed is not None or not isinstance(self.refine, Refinement)):
+            raise ConfigError(
+                "what refines a victim's answer works on its logits",
+                got=repr(self.refine) if self.deployed is None else "a deployed predictor, which answers with labels",
+                expected="a refinement such as MeanField(), and deployed=None",
             )
 
     @property
@@ -112,6 +137,11 @@ class Segmenter:
         """The steps of the preprocessing, in order."""
         assert isinstance(self.preprocess, tuple)  # by __post_init__
         return self.preprocess
+
+    @property
+    def one_way(self) -> bool:
+        """Whether what is scored is what is differentiated: neither a format's own predictor nor a by-passed step."""
+        return self.deployed is None and not (self.refine and self.refine.by_passed)
 
     def at(self, affine: Affine | Sequence[Sequence[float]] | Tensor | None) -> Segmenter:
         """The victim of images whose voxels lie there: the 4 × 4 matrix from voxels to mm, of any kind of array.
@@ -156,13 +186,17 @@ class Segmenter:
         """
         return Voxels.of(self.head, truth)
 
-    def __call__(self, x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b classes *targets"]:
-        """Stored voxels → logits on the stored grid.
+    def __call__(self, x: Float[Tensor, "b c *s"]) -> Logits:
+        """Stored voxels → logits on the stored grid, as an attack differentiates them.
 
         Raises:
             VictimError: other channels than the network's modalities, or than its head's; a network of another
                 precision, on another device, or that does not answer on its input's grid.
         """
+        logits = self._unrefined(x)
+        return logits if self.refine is None or self.refine.by_passed else self.refine(logits, self.own(x))
+
+    def _unrefined(self, x: Float[Tensor, "b c *s"]) -> Logits:
         x = self.own(x)
         way = self.way or Way.prepared(self.steps, x, self.affine)
         with fit.explained(self.network, x):
@@ -183,15 +217,18 @@ class Segmenter:
 
     def predict(self, x: Float[Tensor, "b c *s"]) -> Int[Tensor, "b *s"]:
         """Stored voxels → the deployed label map, in stored label numbers."""
-        if self.deployed is None:
+        if self.one_way:
             return self.decided(x)
         own = self.own(x)
         with held_still(self.modules()), torch.no_grad():
+            if self.refine is not None:
+                return self.head.decide(self.refine(replace(self, way=None)._unrefined(x), own))
+            assert self.deployed is not None  # or there would be one way
             return torch.cat([self.deployed(one[None], self.affine) for one in own])
 
     def agreement(self, x: Float[Tensor, "b c *s"]) -> float:
         """The share of voxels on which the differentiable way and the deployed predictor decide alike."""
-        if self.deployed is None:
+        if self.one_way:
             return 1.0
         return (self.decided(x) == self.predict(x)).double().mean().item()
 
@@ -211,6 +248,7 @@ class Segmenter:
             "preprocess": [described(step) for step in self.steps],
             **({"deployed": self.deployed.describe()} if self.deployed else {}),
             "inference": json.loads(json.dumps(asdict(self.inference))),
+            **({"refine": json.loads(json.dumps(asdict(self.refine)))} if self.refine else {}),  # type: ignore[call-overload]
             "head": {"name": self.head.name, "channels": list(self.head.channels)},
             "scheme": fit.described(self.head.scheme),
         }

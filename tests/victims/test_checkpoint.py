@@ -17,6 +17,7 @@ from medadv.errors import ConfigError, MedadvError, RunError, VictimError
 from medadv.labels import BRATS_2018, LabelScheme
 from medadv.victims.checkpoint import CARD, WEIGHTS, load_victim, save_victim
 from medadv.victims.head import Head, Sigmoid, Softmax
+from medadv.victims.mean_field import MeanField
 from medadv.victims.networks import Architecture, build_network
 from medadv.victims.normalize import Unchanged, ZScore
 from medadv.victims.segmentation import Segmenter
@@ -44,6 +45,7 @@ def folder(tmp_path: Path) -> Path:
         {},
         {"preprocess": Unchanged(), "inference": WholeVolume(2)},
         {"preprocess": ZScore(False), "inference": SlidingWindow((8, 8, 4), 0.25, "constant", 2)},
+        {"refine": MeanField(beta=0.5, unit="sigma", radius=1, iterations=2, gradient="by-passed")},
     ],
 )
 def test_what_is_loaded_answers_the_same_bits(tmp_path: Path, head: Head, settings: dict[str, object]) -> None:

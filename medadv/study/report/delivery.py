@@ -80,7 +80,8 @@ def agreement(results: Results, victim: str) -> tuple[str, bool]:
     lowest, enough = min(found), sum(share >= AGREEING for share in found)
     # Rounded down: what is below the limit must not look as if it reached it.
     told = (
-        f"{victim} is scored by its format’s own predictor, and attacked through medadv’s differentiable one. On the "
+        f"{victim} is scored by its format’s own predictor, or behind a CRF that its attacks by-pass, and attacked "
+        "through medadv’s differentiable way. On the "
         f"delivered voxels the two decide alike on at least {decimal(math.floor(1e4 * lowest) / 1e4, 4)} of the voxels "
         f"of a case; on {AGREEING} or more in {enough} of {len(found)} cells."
     )
