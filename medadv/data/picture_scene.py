@@ -120,7 +120,7 @@ def _ground(size: tuple[int, int], rng: Generator) -> Float[np.ndarray, "h w 3"]
 def _coat(colours: Float[np.ndarray, "h w 3"], cover: Plane, hue: float, rng: Generator) -> Float[np.ndarray, "h w 3"]:
     """A shape laid over a picture: a hue near that of its class, or any; plain, striped or blotched."""
     size = cover.shape
-    own = (hue + 0.05 * rng.standard_normal()) % 1 if rng.random() < 0.8 else rng.random()
+    own = (hue + 0.05 * rng.standard_normal()) % 1 if rng.random() < 0.85 else rng.random()
     value = rng.uniform(0.55, 0.95)
     y, x = np.meshgrid(*(np.arange(n) for n in size), indexing="ij")
     angle, period = rng.uniform(0, np.pi), rng.uniform(3, 9)

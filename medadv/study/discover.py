@@ -25,10 +25,16 @@ _YEAR = re.compile(r"(?<!\d)20(2[34])(?!\d)")
 _CHALLENGE = re.compile(r"BraTS-(?!GLI-|GoAT-)[A-Za-z]+-")
 """Ids of the challenges beside the glioma one, which have its file names and not always its label numbers."""
 _LATE = ("t1n", "t1c", "t2w", "t2f")
+_PICTURES = {
+    "JPEGImages": ("voc", "it holds JPEGImages"),
+    "VOCdevkit": ("voc", "it holds VOCdevkit"),
+    "leftImg8bit": ("cityscapes", "it holds leftImg8bit"),
+}
+"""Folder → importer, and why."""
 _DEEPEST = 4
 _KINDS = (
     "a BraTS folder; a folder with the dataset.json of a Decathlon's task or of nnU-Net; a MONAI datalist (.json); "
-    "a study (.yaml)"
+    "a folder of Pascal VOC or Cityscapes; COCO's JSON, with --importer coco; a study (.yaml)"
 )
 
 
@@ -96,7 +102,9 @@ def discover(path: Path, given: Mapping[str, Any]) -> Found:
     if path.name == "dataset.json":
         path = path.parent
     told = _Told(dict(given), [f"{key} {value}: declared" for key, value in given.items()])
-    if path.is_file():
+    if path.is_file() and given.get("importer") == "coco":
+        told.content["annotations"] = str(path)
+    elif path.is_file():
         told.conclude("importer", "datalist", f"{path.name} is a list of files")
         told.content["datalist"] = str(path)
     else:
@@ -109,6 +117,8 @@ def _of_folder(folder: Path, told: _Told) -> None:
     if "importer" not in told.content:
         if (folder / "dataset.json").is_file():
             _of_dataset_json(folder / "dataset.json", told)
+        elif picture := next((importer for name, importer in _PICTURES.items() if (folder / name).is_dir()), None):
+            told.conclude("importer", picture[0], picture[1])
         elif case := next(_brats_cases(folder, 0), None):
             told.conclude("importer", "brats", f"folders such as {case[0].name} hold {case[1]}")
         else:

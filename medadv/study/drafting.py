@@ -63,6 +63,8 @@ def init(
     found = discover(data, given or {})
     if found.data.importer == "phantom":
         raise ConfigError("phantoms need no draft", advice="start from pipelines/demo.yaml")
+    if found.data.axes == 2:
+        raise ConfigError("studies of pictures are not drafted", advice="start from pipelines/demo_pictures.yaml")
     cohort = imported(found.data, Path(), found.seed, alone=True)
     text = draft(found, cohort, _first(cohort), kind, model)
     as_study(parse(text), out.name).check(cohort.modalities, cohort.scheme)

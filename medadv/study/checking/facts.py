@@ -13,14 +13,20 @@ from scipy import ndimage
 
 from medadv.data.case import Volume
 from medadv.labels import BACKGROUND, LabelScheme
+from medadv.objects import Objects
 
 BINS = 24
 """Bars of a histogram, between p1 and p99."""
 TUMOUR = ("necrosis", "oedema", "enhancing")
 """The tissues of a glioma, of which it is known how they lie."""
 
-_TOUCHING = np.ones((3, 3, 3), bool)
-"""Voxels that share a face, an edge or a corner touch."""
+_PICTURE = 2
+"""The axes of a picture."""
+
+
+def _touching(axes: int) -> Bool[np.ndarray, "..."]:
+    """Voxels that share a face, an edge or a corner touch."""
+    return np.ones((3,) * axes, bool)
 
 
 @dataclass(frozen=True)
@@ -83,9 +89,10 @@ class Facts:
         case, patient, stratum, fold: as imported.
         shape: voxels along each axis.
         spacing: mm along each axis.
-        orientation: where the axes lead, e.g. ``LPS``: to the left, the back and the top.
+        orientation: where the axes lead, e.g. ``LPS``: to the left, the back and the top; nothing of a picture.
         intensities: modality → what it holds.
-        labels: what the label map holds.
+        labels: what the label map holds; nothing but background where there is none.
+        objects: class → objects of an expert's list that count; None without a list.
     """
 
     case: str
@@ -97,17 +104,28 @@ class Facts:
     orientation: str
     intensities: dict[str, Intensities]
     labels: Labels
+    objects: dict[str, int] | None = None
+
+    @property
+    def picture(self) -> bool:
+        """Whether this is a picture, which has no millimetres."""
+        return len(self.shape) == _PICTURE
 
     @property
     def millilitres(self) -> float:
         """The size of a voxel."""
         return prod(self.spacing) / 1000
 
+    def shown(self, name: str) -> int:
+        """Voxels of a region or tissue, and objects."""
+        return self.labels.regions.get(name, self.labels.tissues[name]) + (self.objects or {}).get(name, 0)
+
 
 def facts_of(volume: Volume) -> Facts:
-    """Measure a case that has a label."""
-    assert volume.truth is not None
+    """Measure a case that has a label map, or objects."""
     case, x = volume.case, volume.x.numpy()
+    nothing = _nothing(case.scheme)
+    truth = np.full(x.shape[1:], nothing) if volume.truth is None else volume.truth.numpy()
     inside = np.zeros(x.shape[1:], bool)
     intensities = {}
     for name, voxels in zip(case.modalities, x, strict=True):
@@ -121,13 +139,30 @@ def facts_of(volume: Volume) -> Facts:
         case.fold,
         x.shape[1:],
         volume.spacing,
-        "".join(axis or "?" for axis in nib.aff2axcodes(volume.affine)),  # type: ignore[no-untyped-call]
+        "" if x.ndim == 1 + _PICTURE else _orientation(volume),
         intensities,
-        labels_of(volume.truth.numpy(), case.scheme, int(inside.sum())),
+        labels_of(truth, case.scheme, int(inside.sum())),
+        None if case.objects is None else _counted(case.objects, case.scheme),
     )
 
 
-def _intensities(voxels: Shaped[np.ndarray, "x y z"], support: Bool[np.ndarray, "x y z"], stored: str) -> Intensities:
+def _nothing(scheme: LabelScheme) -> int:
+    """The number of what shows no tissue: the background's, or void."""
+    if BACKGROUND in scheme.numbers or scheme.void is None:
+        return scheme.numbers[BACKGROUND]
+    return scheme.void
+
+
+def _orientation(volume: Volume) -> str:
+    return "".join(axis or "?" for axis in nib.aff2axcodes(volume.affine))  # type: ignore[no-untyped-call]
+
+
+def _counted(objects: Objects, scheme: LabelScheme) -> dict[str, int]:
+    labels = objects.labels[objects.counted].tolist()
+    return {name: count for name, number in scheme.numbers.items() if (count := labels.count(number))}
+
+
+def _intensities(voxels: Shaped[np.ndarray, "*s"], support: Bool[np.ndarray, "*s"], stored: str) -> Intensities:
     values = voxels[support]
     p1, p99 = (float(value) for value in np.percentile(values, (1, 99)))
     return Intensities(
@@ -145,7 +180,7 @@ def _intensities(voxels: Shaped[np.ndarray, "x y z"], support: Bool[np.ndarray, 
     )
 
 
-def labels_of(truth: Int64[np.ndarray, "x y z"], scheme: LabelScheme, inside: int) -> Labels:
+def labels_of(truth: Int64[np.ndarray, "*s"], scheme: LabelScheme, inside: int) -> Labels:
     """Measure a label map.
 
     Args:
@@ -154,10 +189,11 @@ def labels_of(truth: Int64[np.ndarray, "x y z"], scheme: LabelScheme, inside: in
         inside: how many voxels the images show, for the share of the foreground.
     """
     tissues = [tissue for tissue in scheme.tissues if tissue != BACKGROUND]
-    small, background = truth.astype(np.int32), scheme.numbers[BACKGROUND]
-    boxes = ndimage.find_objects((small != background).astype(np.uint8))
+    nothing = _nothing(scheme)
+    small = truth.astype(np.int32)
+    boxes = ndimage.find_objects((small != nothing).astype(np.uint8))
     # The tumour alone, and a voxel around it: most of a scan is background.
-    cut = np.pad(small[boxes[0]] if boxes else small[:1, :1, :1], 1, constant_values=background)
+    cut = np.pad(small[boxes[0]] if boxes else np.full((1,) * small.ndim, nothing), 1, constant_values=nothing)
     where = {tissue: cut == scheme.numbers[tissue] for tissue in tissues}
     voxels = {tissue: int(mask.sum()) for tissue, mask in where.items()}
     regions = {name: np.any([where[t] for t in members], axis=0) for name, members in scheme.regions.items()}
@@ -173,22 +209,22 @@ def labels_of(truth: Int64[np.ndarray, "x y z"], scheme: LabelScheme, inside: in
     )
 
 
-def _components(mask: Bool[np.ndarray, "x y z"]) -> int:
-    return int(ndimage.label(mask, _TOUCHING)[1]) if mask.any() else 0
+def _components(mask: Bool[np.ndarray, "*s"]) -> int:
+    return int(ndimage.label(mask, _touching(mask.ndim))[1]) if mask.any() else 0
 
 
-def _alone(mask: Bool[np.ndarray, "x y z"], others: Bool[np.ndarray, "x y z"]) -> float | None:
+def _alone(mask: Bool[np.ndarray, "*s"], others: Bool[np.ndarray, "*s"]) -> float | None:
     """The share of a mask in connected parts that touch none of the others."""
     if not mask.any():
         return None
-    parts, count = ndimage.label(mask, _TOUCHING)
-    beside = ndimage.binary_dilation(others, _TOUCHING)
+    parts, count = ndimage.label(mask, _touching(mask.ndim))
+    beside = ndimage.binary_dilation(others, _touching(mask.ndim))
     sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
     touching = np.bincount(parts[beside & mask], minlength=count + 1)[1:] > 0
     return float(sizes[~touching].sum() / sizes.sum())
 
 
-def _surface(where: dict[str, Bool[np.ndarray, "x y z"]]) -> dict[str, float]:
+def _surface(where: dict[str, Bool[np.ndarray, "*s"]]) -> dict[str, float]:
     """Tissue → its share of those voxels of the whole that touch something else by a face."""
     whole = np.any(list(where.values()), axis=0)
     edge = whole & ~ndimage.binary_erosion(whole)
@@ -196,7 +232,7 @@ def _surface(where: dict[str, Bool[np.ndarray, "x y z"]]) -> dict[str, float]:
     return {tissue: float((mask & edge).sum() / total) for tissue, mask in where.items()} if total else {}
 
 
-def _digest(voxels: Shaped[np.ndarray, "x y z"]) -> str:
+def _digest(voxels: Shaped[np.ndarray, "*s"]) -> str:
     state = hashlib.sha256(repr(voxels.shape).encode())
     state.update(np.ascontiguousarray(voxels).data)
     return state.hexdigest()

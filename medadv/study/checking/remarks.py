@@ -46,11 +46,15 @@ def remarks(survey: Survey) -> list[Remark]:
         *(_duplicates, _copies, _empty, _glioma, _filled),
         *(_skull, _scales, _negative, _grids, _names, _patients),
     )
+    if survey.facts[0].picture:
+        rules = (_duplicates, _absent, _names)
     return [remark for rule in rules for remark in rule(survey)]
 
 
 def whole_head(facts: Facts) -> bool:
     """Whether a grid is large enough to hold a head, and hardly any of it is 0."""
+    if facts.picture:
+        return False
     spans = (n * mm for n, mm in zip(facts.shape, facts.spacing, strict=True))
     return min(spans) >= CUT_OUT and min(each.zeros for each in facts.intensities.values()) < FEW_ZEROS
 
@@ -90,6 +94,14 @@ def _empty(survey: Survey) -> Iterator[Remark]:
     blank = [f for f in survey.facts if not any(f.labels.tissues.values())]
     if blank:
         yield _of(survey, blank, "the label map is all background", "this is data, and scored: check that it is meant")
+
+
+def _absent(survey: Survey) -> Iterator[Remark]:
+    """Many classes are rare in pictures; one that is nowhere is a mistake, or is not scored."""
+    absent = [name for name in survey.scheme.names if not any(f.shown(name) for f in survey.facts)]
+    if absent:
+        advice = "check that the declared classes are this data set's; what is nowhere cannot be scored"
+        yield Remark(f"no pixel and no object of {', '.join(absent)}", (), advice)
 
 
 def _glioma(survey: Survey) -> Iterator[Remark]:

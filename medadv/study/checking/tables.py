@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import prod
 
 from markupsafe import Markup
 
@@ -18,6 +19,8 @@ _HEIGHT = 14
 
 def grids_and_labels(survey: Survey) -> Table:
     """Where each case lies, and how much of each tissue it has."""
+    if survey.facts and survey.facts[0].picture:
+        return _pictures(survey)
     names = [*(n for n in survey.scheme.regions), *(n for n in survey.scheme.names if n not in survey.scheme.regions)]
     known = any(f.patient not in (None, f.case) for f in survey.facts)
     strata = any(f.stratum for f in survey.facts)
@@ -38,6 +41,27 @@ def grids_and_labels(survey: Survey) -> Table:
         f"Parts: how many connected parts {order} have, in this order. Foreground: share of voxels that are not 0."
     )
     return Table("cases", caption, columns, rows)
+
+
+def _pictures(survey: Survey) -> Table:
+    """Of pictures, which have no millimetres: the classes in each, as pixels and as objects."""
+    strata = any(f.stratum for f in survey.facts)
+    columns = [Column("case"), *([Column("stratum")] if strata else []), Column("height × width")]
+    columns += [Column("classes"), Column("foreground", percent), Column("objects")]
+    rows: list[list[Cell]] = []
+    for f in survey.facts:
+        row: list[Cell] = [f.case, *([f.stratum] if strata else []), _times(f.shape)]
+        classes = ", ".join(name for name in survey.scheme.names if f.shown(name)) or "none"
+        share = sum(f.labels.tissues.values()) / prod(f.shape)
+        told = "not listed" if f.objects is None else _objects(f.objects)
+        rows.append([*row, classes, share, told])
+    caption = "Classes that a picture shows; the share of its pixels that they take; and its objects that count."
+    return Table("cases", caption, columns, rows)
+
+
+def _objects(objects: dict[str, int]) -> str:
+    """``dog (2), person (1)``, or none."""
+    return ", ".join(f"{name} ({n})" for name, n in objects.items()) or "none"
 
 
 def intensities(survey: Survey) -> Table:
@@ -75,7 +99,9 @@ def summary(survey: Survey) -> list[tuple[str, str]]:
     if any(f.fold is not None for f in facts):
         rows.append(("folds", counted(["none" if f.fold is None else f.fold for f in facts])))
     if facts:
-        rows += [("shapes", counted([_times(f.shape) for f in facts])), ("spacings, mm", counted(map(_spacing, facts)))]
+        rows += [("shapes", counted([_times(f.shape) for f in facts]))]
+    if facts and not facts[0].picture:
+        rows += [("spacings, mm", counted(map(_spacing, facts)))]
         rows += [("axes lead to", counted([f.orientation for f in facts]))]
     return rows
 
