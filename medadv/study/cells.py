@@ -154,6 +154,7 @@ class Cell:
         bench.stored[self.condition.name] = again
         fooled = bench.predict(again)
         of_file, of_memory = (self._measured(answer) for answer in (fooled, bench.predict(shown.x)))
+        pictures = is_picture_case(bench.case)
         if pictured:
             views = Views(bench.volume.x, delivered, bench.truth, bench.answer, fooled)
             support = bench.support(self.condition.reach.kind)[0].cpu()
@@ -176,9 +177,9 @@ class Cell:
             agreement=None if victim.one_way else bench.agreement(again, fooled),
             savings=tuple(bench.contestant.savings),
             device=str(bench.device),
-            fidelity=fidelity(bench.volume.x, delivered, bench.case.modalities),
+            fidelity=fidelity(bench.volume.x, delivered, bench.case.modalities, 255.0 if pictures else None),
             scores=rows(of_file, of_memory, self._of_copy()),
-            distortion=distortion(bench.volume.x, delivered) if is_picture_case(bench.case) else None,
+            distortion=distortion(bench.volume.x, delivered) if pictures else None,
             **bench.task.kept(fooled, bench.volume),
         )
         bench.folder.finish(record, time.perf_counter() - began)

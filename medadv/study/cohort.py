@@ -93,12 +93,7 @@ def gather(
     twins = {refusal.case for refusal in refused}
     usable = [case for case in cohort.cases if case.case in digests and case.case not in twins]
     if not usable:
-        places = [place for key in PATHS if (place := getattr(study.data, key, None))]
-        raise ConfigError(
-            f"no case in {' and '.join(places) or 'the data'} can be used",
-            got="\n       ".join(f"{r.case}: {r.message.splitlines()[0]}" for r in refused[:3]),
-            advice="check the study's data: its importer, and what is declared of the files",
-        )
+        raise _none_usable(study, refused)
     unused = {refusal.case for refusal in refused}
     folds = divide(study.split, study.seed, usable, unused, names, folder / "split.json")
     if not any(fold.test for fold in folds):
@@ -145,6 +140,15 @@ def with_maps(study: Study, parts: Parts, folder: Path, watch: Watch) -> Parts:
         )
     folds = tuple(replace(fold, test=[case for case in fold.test if case.case in maps]) for fold in parts.folds)
     return replace(parts, folds=folds, refused=[*parts.refused, *hidden], maps=maps)
+
+
+def _none_usable(study: Study, refused: Sequence[Refusal]) -> ConfigError:
+    places = [place for key in PATHS if (place := getattr(study.data, key, None))]
+    return ConfigError(
+        f"no case in {' and '.join(places) or 'the data'} can be used",
+        got="\n       ".join(f"{r.case}: {r.message.splitlines()[0]}" for r in refused[:3]),
+        advice="check the study's data: its importer, and what is declared of the files",
+    )
 
 
 def _labelled(cases: Sequence[Case], tasks: Collection[Task]) -> tuple[list[Case], list[Refusal]]:

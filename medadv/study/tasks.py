@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -33,6 +33,7 @@ Answer = Int[Tensor, "*s"] | Objects
 """What is said of one image, or true of it, in the data's numbers."""
 
 
+@runtime_checkable
 class Task(Protocol):
     """What a victim is asked, and how well it answers."""
 

@@ -13,7 +13,7 @@ from study.small_study import every_record
 from medadv.study.gallery import Gallery
 from medadv.study.records import Record
 from medadv.study.sections import Volumes
-from medadv.study.spec import Primary
+from medadv.study.stats import PrimaryFamily
 
 DICE = st.sampled_from([0.0, 0.1, 0.4, 0.4, 0.9])
 
@@ -38,7 +38,7 @@ def test_the_worst_of_all_are_kept_in_whatever_order_they_come(
     cells: dict[str, Record], metric: str, sign: int, pairs: list[tuple[float, float]], count: int, seed: int
 ) -> None:
     cases = {f"case{i}": pair for i, pair in enumerate(pairs)}
-    gallery = Gallery(Volumes(keep="worst", count=count), Primary(region="WT", metric=metric))  # type: ignore[arg-type]
+    gallery = Gallery(Volumes(keep="worst", count=count), PrimaryFamily(region="WT", metric=metric, conditions=()))  # type: ignore[arg-type]
     order = list(cases)
     random.Random(seed).shuffle(order)
     kept: set[str] = set()
