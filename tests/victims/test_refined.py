@@ -106,6 +106,8 @@ def test_the_kernel_sees_the_modalities_of_the_victim_alone() -> None:
     reading = victim.reading(("t2", "flair", "t1"))
     seen = torch.cat([torch.rand(1, 1, 6, 5, dtype=torch.float64), x.flip(1)], 1)
     torch.testing.assert_close(reading(seen), victim(x), rtol=1e-12, atol=1e-12)
+    by_passed = replace(reading, refine=replace(CRF, gradient="by-passed"))
+    assert torch.equal(by_passed.predict(seen), victim.predict(x))
 
 
 def test_the_three_gradients_are_three() -> None:
