@@ -78,8 +78,8 @@ class RandomResizePad(_Drawing):
     Attributes:
         scales: the least and the largest factor. Xie et al. resize 299 pixels to 299 … 330, in a frame of 331.
         value: what fills the frame, in stored units.
-        nonzero: for heads: zeros do not count. A new voxel is a mean over non-zero ones, and zero where less than half of
-            its weight is theirs: a border that darkens would change the statistics of the head. False for pictures.
+        nonzero: for heads: zeros do not count. A new voxel is a mean over non-zero ones, and zero where half of its
+            weight or more is not theirs: a border that darkens would change the head's statistics. False for pictures.
 
     Raises:
         ConfigError: no two positive numbers in order, or a value that is none.
