@@ -25,7 +25,7 @@ from medadv.errors import ConfigError, VictimError
 from medadv.victims.combine import resized
 from medadv.victims.grid import after
 from medadv.victims.preprocess import Affine, Image, Placed, Step
-from medadv.victims.transforms import is_number, kept
+from medadv.victims.transforms import TINY, is_number, kept
 
 Box = tuple[tuple[int, int], ...]  # along each axis: the first voxel, and how many
 
@@ -78,6 +78,8 @@ class RandomResizePad(_Drawing):
     Attributes:
         scales: the least and the largest factor. Xie et al. resize 299 pixels to 299 … 330, in a frame of 331.
         value: what fills the frame, in stored units.
+        nonzero: for heads: zeros do not count. A new voxel is a mean over non-zero ones, and zero where half of its
+            weight or more is not theirs: a border that darkens would change the head's statistics. False for pictures.
 
     Raises:
         ConfigError: no two positive numbers in order, or a value that is none.
@@ -85,6 +87,7 @@ class RandomResizePad(_Drawing):
 
     scales: tuple[float, float] = (1.0, 1.1)
     value: float = 0.0
+    nonzero: bool = True
     name: Literal["random resize-pad"] = "random resize-pad"
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (a study may not misspell a key)
 
@@ -119,7 +122,7 @@ class RandomResizePad(_Drawing):
         way = np.eye(len(shape) + 1)
         for axis, ((first, size), n) in enumerate(zip(boxes[0], shape, strict=True)):
             way[axis, axis], way[axis, -1] = n / size, (0.5 - first) * n / size - 0.5
-        return _Framed(tuple(boxes), shape, frame, self.value, after(affine, way))
+        return _Framed(tuple(boxes), shape, frame, self.value, self.nonzero, after(affine, way))
 
 
 @dataclass(frozen=True)
@@ -231,10 +234,20 @@ class _Framed:
     shape: tuple[int, ...]
     frame: tuple[int, ...]
     value: float
+    nonzero: bool
     affine: Affine | None
 
     def __call__(self, x: Image) -> Float[Tensor, "b c *after"]:
-        return torch.cat([self._put(resized(one[None], _sizes(box)), box) for one, box in self._each(x)])
+        return torch.cat([self._put(self._small(one[None], _sizes(box)), box) for one, box in self._each(x)])
+
+    def _small(self, x: Float[Tensor, "1 c *s"], sizes: list[int]) -> Float[Tensor, "1 c *small"]:
+        y = resized(x, sizes)
+        if not self.nonzero:
+            return y
+        weight = resized((x != 0).to(x.dtype), sizes)
+        inside = weight > 0.5
+        y = torch.where(inside, y / torch.where(inside, weight, 1), 0)
+        return y + (inside & (y == 0)) * TINY
 
     def back(self, answer: Float[Tensor, "b k *after"], outside: Float[Tensor, "k"]) -> Float[Tensor, "b k *s"]:  # noqa: ARG002
         return torch.cat([resized(one[_inside(box)][None], self.shape) for one, box in self._each(answer)])
@@ -247,7 +260,7 @@ class _Framed:
 
     def take(self, index: Int[Tensor, "kept"]) -> _Framed:
         boxes = tuple(self.boxes[i] for i in index.tolist())
-        return _Framed(boxes, self.shape, self.frame, self.value, self.affine)
+        return _Framed(boxes, self.shape, self.frame, self.value, self.nonzero, self.affine)
 
     def _each(self, x: Tensor) -> list[tuple[Tensor, Box]]:
         return list(zip(x, self.boxes, strict=True))

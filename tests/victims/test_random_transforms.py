@@ -28,10 +28,12 @@ from medadv.victims.normalize import Unchanged
 from medadv.victims.preprocess import Random, Way
 from medadv.victims.random_transforms import RandomFlip, RandomNoise, RandomResizePad, RandomTransform, of_images
 from medadv.victims.segmentation import Segmenter
+from medadv.victims.window import WholeVolume
 
 THINGS = LabelScheme("things", {"background": 0, "disc": 1, "square": 2}, {})
 EVERY: list[RandomTransform] = [
-    RandomResizePad((0.7, 1.3)),
+    RandomResizePad((0.7, 1.3), nonzero=False),
+    RandomResizePad((0.9, 1.1)),
     RandomNoise(0.3, nonzero=False),
     RandomNoise(0.3, "uniform", "sigma"),
     RandomFlip((0, 1)),
@@ -119,6 +121,22 @@ def test_a_batch_that_lies_somewhere_is_not_moved_apart() -> None:
         assert step.prepare(image(6, 5, samples=2), None).affine is None
 
 
+@pytest.mark.parametrize("scales", [(0.7, 0.9), (1.1, 1.4)])
+def test_the_border_of_a_head_is_not_darkened(scales: tuple[float, float]) -> None:
+    x = torch.zeros(1, 1, 20, 18, 16)
+    x[..., 3:15, 4:13, 2:12] = 250.0
+    placed = RandomResizePad(scales).prepare(x, None)
+    y = placed(x)
+    torch.testing.assert_close(y[y != 0], torch.full_like(y[y != 0], 250.0))
+    way = (RandomResizePad(scales, nonzero=False).prepare(x, None))(x)
+    assert ((way > 0) & (way < 240)).any()  # what happens otherwise
+    voxels = (y != 0).sum() / (x != 0).sum()
+    assert scales[0] ** 3 * 0.8 < voxels < scales[1] ** 3 * 1.2
+    balanced = torch.full((1, 1, 4, 4), -1.0)
+    balanced[..., ::2] = 1.0
+    assert (RandomResizePad((0.5, 0.5)).prepare(balanced, None)(balanced) != 0).all()
+
+
 # Noise
 
 
@@ -194,7 +212,7 @@ def test_the_gradient_of_a_prepared_victim_is_exact(step: RandomTransform, shape
         h.view(-1)[place] = 1e-6
         change = ((victim(x + h).sin() - victim(x - h).sin()) * weight).sum() / 2e-6
         torch.testing.assert_close(found.view(-1)[place], change, rtol=1e-5, atol=1e-7)
-    if not (isinstance(step, RandomNoise) and step.nonzero):  # which treats zeros in another way
+    if not getattr(step, "nonzero", False):  # which treats zeros in another way
         assert adjoint_gap(Way.prepared((step.drawn(Rng.seeded(0, 2)),), x, None), x) < 1e-9
 
 
@@ -221,10 +239,11 @@ def test_what_is_scored_is_fresh_to_the_attack_and_yet_comes_again(step: RandomT
     assert len({tuple(draw.flatten().tolist()) for draw in draws}) == len(images)
 
 
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("step", EVERY, ids=str)
-def test_batch_mates_do_not_change_what_is_drawn(step: RandomTransform) -> None:
+def test_batch_mates_do_not_change_what_is_drawn(step: RandomTransform, seed: int) -> None:
     victim, x = defended(segmenter(), step), image(9, 11, samples=3)
-    rng, last = Rng.seeded(3, ["a", "b", "c"]), torch.tensor([2])
+    rng, last = Rng.seeded(seed, ["a", "b", "c"]), torch.tensor([2])
     together = victim.prepare(x, rng)
     alone = victim.prepare(x[last], rng.take(last))
     torch.testing.assert_close(together.take(last)(x[last]), together(x)[last], rtol=0, atol=1e-13)
@@ -237,14 +256,14 @@ def test_batch_mates_do_not_change_what_is_drawn(step: RandomTransform) -> None:
 @pytest.mark.parametrize("step", EVERY, ids=str)
 def test_an_attack_runs_through_it_with_samples_that_leave(step: RandomTransform) -> None:
     victim, x = defended(segmenter(), step), image(9, 11, samples=3)
-    truth = segmenter().predict(x)
+    held = victim.prepare(x, Rng.seeded(0, 3).fork("victim"))
+    truth = held.head.decide(held(x))
     truth[1] = (truth[1] + 1) % 3  # wrong everywhere: nothing is left to gain
     attack, support = replace(ifgsm("0.5 stored", steps=12), keep="best"), torch.ones_like(x, dtype=torch.bool)
     found, again = (attack(victim, x, truth, support=support) for _ in range(2))
     assert torch.equal(found.x, again.x)
-    assert (found.merit > 0.3).all()
+    assert (found.merit > 0.1).all()  # 0 before
     assert found.trace["merit"][-1].isnan().tolist() == [False, True, False]
-    held = victim.prepare(x, Rng.seeded(0, 3).fork("victim"))
     fooled = (held.head.decide(held(found.x)) != truth).flatten(1).double().mean(1)
     torch.testing.assert_close(found.merit, fooled.to(found.merit))
 
@@ -252,7 +271,8 @@ def test_an_attack_runs_through_it_with_samples_that_leave(step: RandomTransform
 @pytest.mark.parametrize("step", EVERY, ids=str)
 def test_a_random_victim_is_the_same_again_from_the_disk(step: RandomTransform, tmp_path: Path) -> None:
     architecture = Architecture(arguments={"spatial_dims": 2, "channels": [4, 4], "strides": [2]})
-    plain = Segmenter(build_network(architecture, 2, 3).eval(), Softmax(THINGS), ("red", "green"), Unchanged())
+    network = build_network(architecture, 2, 3).eval()
+    plain = Segmenter(network, Softmax(THINGS), ("red", "green"), Unchanged(), WholeVolume(multiple=2))
     victim, x = defended(plain, step), image(8, 12).float()
     save_victim(victim, architecture, tmp_path)
     again = load_victim(tmp_path)
