@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -33,6 +33,7 @@ Answer = Int[Tensor, "*s"] | Objects
 """What is said of one image, or true of it, in the data's numbers."""
 
 
+@runtime_checkable
 class Task(Protocol):
     """What a victim is asked, and how well it answers."""
 
@@ -98,7 +99,7 @@ class Segmentation:
 
     def check(self, case: Case) -> None:
         """A label map is needed."""
-        if case.label is None:
+        if not case.labelled:
             raise CaseError(Reason.MISSING_LABEL, f"{case.case} has no label map")
 
     def truth(self, volume: Volume) -> Answer:
