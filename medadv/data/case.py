@@ -104,6 +104,11 @@ class Case:
         """The modalities in channel order."""
         return tuple(self.images)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether there is a label map: a file, or outlines to draw it from."""
+        return self.label is not None or (self.picture is not None and self.picture.painted is not None)
+
 
 @dataclass(frozen=True)
 class Refusal:

@@ -99,7 +99,7 @@ class Segmentation:
 
     def check(self, case: Case) -> None:
         """A label map is needed."""
-        if case.label is None:
+        if not case.labelled:
             raise CaseError(Reason.MISSING_LABEL, f"{case.case} has no label map")
 
     def truth(self, volume: Volume) -> Answer:

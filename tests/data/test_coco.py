@@ -66,8 +66,9 @@ def test_pictures_and_boxes_are_read_as_torchvision_reads_them(
         for (top, left, bottom, right), row in zip(case.objects.boxes.tolist(), told, strict=True):
             assert [left, top, right - left, bottom - top] == pytest.approx(row["bbox"], abs=1e-5)
     assert len(cohort.cases[1].objects or ()) == 0  # without annotations: nothing is shown
-    assert cohort.cases[0].label is None
+    assert not cohort.cases[0].labelled
     assert read(cohort.cases[0]).truth is None
+    assert coco_cohort(tmp_path / "images", path, outlines=True).cases[0].labelled
 
 
 @pytest.mark.parametrize("kind", ["polygons", "runs", "packed"])

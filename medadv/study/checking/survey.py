@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from medadv.data.case import Cohort, Refusal
-from medadv.data.files import read
 from medadv.errors import CaseError
 from medadv.labels import LabelScheme
 from medadv.study.checking.facts import Facts, facts_of
@@ -66,7 +65,7 @@ def survey(title: str, assumed: Iterable[str], cohort: Cohort, watch: Watch) -> 
     # One after the other: two threads that inflate files in small pieces wait for each other, and gain nothing.
     for case in cohort.cases:
         try:
-            facts.append(facts_of(read_labelled(case) if case.objects is None else read(case)))
+            facts.append(facts_of(read_labelled(case)))
         except CaseError as error:
             refused.append(Refusal(case.case, error.reason, str(error), error.names))
         watch.step()
