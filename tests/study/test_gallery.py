@@ -55,7 +55,7 @@ def test_the_worst_of_all_are_kept_in_whatever_order_they_come(
 
 @pytest.mark.parametrize(("keep", "attack", "control"), [("all", 0, 0), ("worst", 0, 1), ("none", 1, 1)])
 def test_controls_are_kept_only_with_all(cells: dict[str, Record], keep: str, attack: int, control: int) -> None:
-    gallery = Gallery(Volumes(keep=keep), Primary(region="WT"))  # type: ignore[arg-type]
+    gallery = Gallery(Volumes(keep=keep), PrimaryFamily(region="WT", conditions=()))  # type: ignore[arg-type]
     for name, count in (("clean", 0), ("fgsm-0.1-sigma", attack), ("identity", control), ("noise-0.1-sigma", control)):
         record = cells[name]
         gallery.hang(record)
