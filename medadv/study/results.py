@@ -125,10 +125,15 @@ class Results:
         first = (next(iter(arm.records.values()), None) for arm in self.of(victim))
         return frozenset((score.metric, score.region) for record in first if record for score in record.scores)
 
+    def named(self, metric: str) -> Metric:
+        """A metric by its name; lengths of pictures are in pixels."""
+        return METRICS[metric].of_pictures if self.pictures else METRICS[metric]
+
     def metric_of(self, victim: str) -> Metric:
         """The study's metric; of a victim that is not scored by it, the first of IoU, Dice, recall that it has."""
         has = {metric for metric, _ in self.subjects(victim)}
-        return self.metric if self.metric.name in has else METRICS[next(filter(has.__contains__, SHARES), "dice")]
+        own = self.metric.name
+        return self.named(own if own in has else next(filter(has.__contains__, SHARES), "dice"))
 
     def share_of(self, victim: str) -> Metric:
         """The same, where the study's metric is a distance or a count too: what tables lead with, a share."""
