@@ -16,7 +16,7 @@ from medadv.errors import RunError
 from medadv.study.arm import Arm as Arm
 from medadv.study.arm import arms_of
 from medadv.study.judgement import Judgement
-from medadv.study.metrics import METRICS, Metric
+from medadv.study.metrics import METRICS, Metric, judged_by
 from medadv.study.pairs import Unit
 from medadv.study.records import MANIFEST, Record, present_records
 from medadv.study.spreadsheet import listed, read_rows, told
@@ -24,9 +24,6 @@ from medadv.study.stats import Comparison
 from medadv.study.worst import worst_cases
 
 Row = TypeVar("Row", bound=BaseModel)
-
-SHARES = ("iou", "dice", "recall")
-"""The metrics that a victim may be judged by where it does not have the study's."""
 
 
 class _Row(BaseModel):
@@ -131,15 +128,12 @@ class Results:
 
     def metric_of(self, victim: str) -> Metric:
         """The study's metric; of a victim that is not scored by it, the first of IoU, Dice, recall that it has."""
-        has = {metric for metric, _ in self.subjects(victim)}
-        own = self.metric.name
-        return self.named(own if own in has else next(filter(has.__contains__, SHARES), "dice"))
+        return self.named(judged_by(self.metric.name, {metric for metric, _ in self.subjects(victim)}).name)
 
     def share_of(self, victim: str) -> Metric:
         """The same, where the study's metric is a distance or a count too: what tables lead with, a share."""
         metric = self.metric_of(victim)
-        has = {name for name, _ in self.subjects(victim)}
-        return metric if metric.highest == 1 else METRICS[next(filter(has.__contains__, SHARES), "dice")]
+        return metric if metric.share else judged_by("", {name for name, _ in self.subjects(victim)})
 
     def regions_of(self, victim: str) -> tuple[str, ...]:
         """The regions that a victim is scored in; those of the primary comparisons come first."""
