@@ -215,15 +215,20 @@ def keep(folder: Path, detector: bool, amount: float) -> None:
     save_slices(folder, Views(volume.x, torch.from_numpy(altered), *told), volume, SCHEME)
 
 
-def pictured(folder: Path, images: int = 7, epsilons: tuple[float, ...] = EPSILONS, **specification: object) -> Path:
+def pictured(
+    folder: Path,
+    images: int = 7,
+    epsilons: tuple[float, ...] = EPSILONS,
+    victims: tuple[str, ...] = (*SEGMENTERS, DETECTOR),
+) -> Path:
     """Write the whole run's folder."""
-    victims = (*SEGMENTERS, DETECTOR)
     records = [record(v, shown, place) for v in victims for shown in conditions(v, epsilons) for place in range(images)]
     write_manifest(folder, {(r.victim, r.condition, r.case): r.key for r in records})
     for each in records:
         write_record(folder, each)
     attacks = tuple(f"ifgsm-{amount:g}" for amount in epsilons)
-    primary = PrimaryFamily(region=ALL, metric="iou", victims=tuple(SEGMENTERS), conditions=attacks)
+    segmenters = tuple(victim for victim in victims if victim in SEGMENTERS)
+    primary = PrimaryFamily(region=ALL, metric="iou", victims=segmenters, conditions=attacks)
     rows = []
     for metric in occurring(records):
         regions = [region for region in (ALL, "disc") if any(scored(r, region, metric) for r in records)]
@@ -236,7 +241,6 @@ def pictured(folder: Path, images: int = 7, epsilons: tuple[float, ...] = EPSILO
         "victims": {victim: {"weights": "x"} for victim in victims},
         "attacks": {"ifgsm": {"preset": "ifgsm", "steps": STEPS}, "dag": {"preset": "dag", "steps": STEPS}},
         "transfers": {"attacks": ["dag"]},
-        **specification,
     }
     write_text(folder / "study.yaml", yaml.safe_dump(plain))
     write_text(folder / "environment.json", json.dumps({"medadv": "0.1.0", "host": "x"}))

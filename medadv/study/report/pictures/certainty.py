@@ -29,8 +29,8 @@ def certainty_table(results: Results) -> Table | None:
     return Table(
         name=slug("certainty"),
         caption=f"Means over targets, then over images. {'; '.join(_MEANT[name] for name in names if name in _MEANT)}. "
-        "Where a defence is surer than its undefended victim, gradients vanish, and an attack that follows them may fail "
-        "for that alone.",
+        "Where a defence is surer than its undefended victim, gradients vanish, and an attack that follows them may "
+        "fail for that alone.",
         columns=[Column("victim"), Column("condition"), *(Column(name, significant) for name in names)],
         rows=[[arm.victim, titled(arm), *(_mean(arm, name) for name in names)] for arm in arms],
         breaks=frozenset(i for i in range(1, len(arms)) if arms[i].victim != arms[i - 1].victim),
