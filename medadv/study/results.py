@@ -127,8 +127,11 @@ class Results:
         return METRICS[metric].of_pictures if self.pictures else METRICS[metric]
 
     def metric_of(self, victim: str) -> Metric:
-        """The study's metric; of a victim that is not scored by it, the first of IoU, Dice, recall that it has."""
-        return self.named(judged_by(self.metric.name, {metric for metric, _ in self.subjects(victim)}).name)
+        """The metric of a victim's primary comparisons, or else the study's; of a victim that is not scored in it the
+        first of IoU, Dice and recall that it has."""
+        primary = (row.metric for row in self.comparisons if (row.family, row.victim) == ("primary", victim))
+        has = {metric for metric, _ in self.subjects(victim)}
+        return self.named(judged_by(next(primary, self.metric.name), has).name)
 
     def share_of(self, victim: str) -> Metric:
         """The same, where the study's metric is a distance or a count too: what tables lead with, a share."""

@@ -219,7 +219,7 @@ def test_steps_without_a_bound_are_told_as_steps(results: Results) -> None:
         for a in results.of("fcn")
     )
     told = " ".join(threat.words(replace(results, arms=tuple(arms)), "fcn"))
-    assert "bound each step alone" in told
+    assert "the sum of all steps has no bound" in told
     assert "7.5 times a step’s length" in told
     assert "Every pixel may change." in told
     assert "voxel" not in told

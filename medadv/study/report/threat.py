@@ -98,8 +98,8 @@ def _ball(threat: Mapping[str, Any]) -> str:
 
 _BALLS = {
     "linf": "Each voxel may move up or down by the budget at most, independently of all others (L∞ ball).",
-    "unbounded": "Where the budget is that of one step (DAG), the largest change in a step is the budget, and the sum of "
-    "all steps has no bound: how large it became is told as distortion.",
+    "unbounded": "Where the budget is that of one step (DAG), the largest change in a step is the budget, and the sum "
+    "of all steps has no bound: how large it became is told as distortion.",
 }
 
 _SUPPORTS = {
