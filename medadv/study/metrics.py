@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -64,3 +64,17 @@ def in_order(names: Iterable[str]) -> tuple[MetricName, ...]:
     """The metrics among some names, each once, in the order of ``METRICS``."""
     found = set(names)
     return tuple(metric.name for metric in METRICS.values() if metric.name in found)
+
+
+SHARES: tuple[MetricName, ...] = ("iou", "dice", "recall")
+"""The metrics that a victim may be judged by where it is not scored in the study's."""
+
+
+def judged_by(wanted: str, has: Collection[str]) -> Metric:
+    """The metric that a victim is judged by: the study's, else the first of ``SHARES`` that the victim is scored in.
+
+    Args:
+        wanted: the study's.
+        has: those that the victim is scored in; Dice is told of one that is scored in none.
+    """
+    return METRICS[wanted if wanted in has else next((name for name in SHARES if name in has), "dice")]

@@ -16,7 +16,7 @@ from medadv.errors import RunError
 from medadv.study.arm import Arm as Arm
 from medadv.study.arm import arms_of
 from medadv.study.judgement import Judgement
-from medadv.study.metrics import METRICS, Metric
+from medadv.study.metrics import METRICS, Metric, judged_by
 from medadv.study.pairs import Unit
 from medadv.study.records import MANIFEST, Record, present_records
 from medadv.study.spreadsheet import listed, read_rows, told
@@ -24,9 +24,6 @@ from medadv.study.stats import Comparison
 from medadv.study.worst import worst_cases
 
 Row = TypeVar("Row", bound=BaseModel)
-
-SHARES = ("iou", "dice", "recall")
-"""The metrics that a victim may be judged by where it does not have the study's."""
 
 
 class _Row(BaseModel):
@@ -125,16 +122,21 @@ class Results:
         first = (next(iter(arm.records.values()), None) for arm in self.of(victim))
         return frozenset((score.metric, score.region) for record in first if record for score in record.scores)
 
+    def named(self, metric: str) -> Metric:
+        """A metric by its name; lengths of pictures are in pixels."""
+        return METRICS[metric].of_pictures if self.pictures else METRICS[metric]
+
     def metric_of(self, victim: str) -> Metric:
-        """The study's metric; of a victim that is not scored by it, the first of IoU, Dice, recall that it has."""
+        """The metric of a victim's primary comparisons, or else the study's; of a victim that is not scored in it the
+        first of IoU, Dice and recall that it has."""
+        primary = (row.metric for row in self.comparisons if (row.family, row.victim) == ("primary", victim))
         has = {metric for metric, _ in self.subjects(victim)}
-        return self.metric if self.metric.name in has else METRICS[next(filter(has.__contains__, SHARES), "dice")]
+        return self.named(judged_by(next(primary, self.metric.name), has).name)
 
     def share_of(self, victim: str) -> Metric:
         """The same, where the study's metric is a distance or a count too: what tables lead with, a share."""
         metric = self.metric_of(victim)
-        has = {name for name, _ in self.subjects(victim)}
-        return metric if metric.highest == 1 else METRICS[next(filter(has.__contains__, SHARES), "dice")]
+        return metric if metric.share else judged_by("", {name for name, _ in self.subjects(victim)})
 
     def regions_of(self, victim: str) -> tuple[str, ...]:
         """The regions that a victim is scored in; those of the primary comparisons come first."""

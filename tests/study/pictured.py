@@ -74,9 +74,9 @@ def told(role: str, family: str, title: str, amount: float | None, **more: str) 
     return Presented(role=role, family=family, title=title, **size, **more)  # type: ignore[arg-type]
 
 
-def conditions(victim: str) -> Iterator[Shown]:
+def conditions(victim: str, epsilons: tuple[float, ...] = EPSILONS) -> Iterator[Shown]:
     yield Shown("clean", told("clean", "clean", "clean", None), {"kind": "clean"}, everyone(0.0))
-    for amount in EPSILONS:
+    for amount in epsilons:
         harm = everyone(0.9 * amount / (amount + 1.5))
         yield Shown(
             f"ifgsm-{amount:g}", told("attack", "ifgsm", "i-FGSM", amount), attack("ifgsm", amount), harm
@@ -215,15 +215,20 @@ def keep(folder: Path, detector: bool, amount: float) -> None:
     save_slices(folder, Views(volume.x, torch.from_numpy(altered), *told), volume, SCHEME)
 
 
-def pictured(folder: Path, images: int = 7, **specification: object) -> Path:
+def pictured(
+    folder: Path,
+    images: int = 7,
+    epsilons: tuple[float, ...] = EPSILONS,
+    victims: tuple[str, ...] = (*SEGMENTERS, DETECTOR),
+) -> Path:
     """Write the whole run's folder."""
-    victims = (*SEGMENTERS, DETECTOR)
-    records = [record(v, shown, place) for v in victims for shown in conditions(v) for place in range(images)]
+    records = [record(v, shown, place) for v in victims for shown in conditions(v, epsilons) for place in range(images)]
     write_manifest(folder, {(r.victim, r.condition, r.case): r.key for r in records})
     for each in records:
         write_record(folder, each)
-    attacks = tuple(f"ifgsm-{amount:g}" for amount in EPSILONS)
-    primary = PrimaryFamily(region=ALL, metric="iou", victims=tuple(SEGMENTERS), conditions=attacks)
+    attacks = tuple(f"ifgsm-{amount:g}" for amount in epsilons)
+    segmenters = tuple(victim for victim in victims if victim in SEGMENTERS)
+    primary = PrimaryFamily(region=ALL, metric="iou", victims=segmenters, conditions=attacks)
     rows = []
     for metric in occurring(records):
         regions = [region for region in (ALL, "disc") if any(scored(r, region, metric) for r in records)]
@@ -236,13 +241,12 @@ def pictured(folder: Path, images: int = 7, **specification: object) -> Path:
         "victims": {victim: {"weights": "x"} for victim in victims},
         "attacks": {"ifgsm": {"preset": "ifgsm", "steps": STEPS}, "dag": {"preset": "dag", "steps": STEPS}},
         "transfers": {"attacks": ["dag"]},
-        **specification,
     }
     write_text(folder / "study.yaml", yaml.safe_dump(plain))
     write_text(folder / "environment.json", json.dumps({"medadv": "0.1.0", "host": "x"}))
     write_text(folder / "quarantine.json", "[]")
     for victim in victims:
-        for name, amount in (("ifgsm-8", 8.0), ("dag-0.5", 0.4)):
+        for name, amount in ((attacks[-1], epsilons[-1]), ("dag-0.5", 0.4)):
             keep(folder / "volumes" / victim / name / "picture_0", victim == DETECTOR, amount)
     return folder
 

@@ -96,7 +96,7 @@ def test_the_legal_range_is_a_sentence(results: Results, legal: object, words: s
     assert any(words in sentence for sentence in said)
 
 
-@pytest.mark.parametrize("part", [{"legal": "tissue"}, {"ball": "l2"}, {"support": "everywhere"}])
+@pytest.mark.parametrize("part", [{"legal": "tissue"}, {"ball": "l2"}, {"support": "elsewhere"}])
 def test_a_threat_that_cannot_be_told_is_not_passed_over(results: Results, part: dict[str, str]) -> None:
     with pytest.raises(RunError, match="none that this version of medadv knows how to tell"):
         threat.words(with_threat(results, **part), "unet")

@@ -51,7 +51,7 @@ def budget_curves(results: Results, victim: str, region: str, unit: str) -> Figu
         axes.set_ylim(-0.02 * highest, 1.02 * highest)
         amounts = sorted({a.presented.amount for a in arms if a.presented.amount is not None})
         if results.pictures and doubling(amounts):
-            axes.set_xscale("symlog", base=2, linthresh=amounts[0], linscale=1)
+            axes.set_xscale("symlog", base=2, linthresh=amounts[0], linscale=0.5)
         axes.set_xticks([0.0, *amounts])
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         axes.minorticks_off()

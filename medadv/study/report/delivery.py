@@ -56,6 +56,29 @@ def largest_gap(results: Results, victim: str) -> str:
     )
 
 
+HALF = 0.5
+"""A change of less than half a grey level is nothing in a file of 8 bits."""
+
+
+def vanishing(results: Results, victim: str) -> str:
+    """Which attacks on pictures are nothing in a file of 8 bits, in a sentence; empty where none is."""
+    attacks = [arm for arm in results.of(victim) if arm.presented.role == "attack"]
+    named = [titled(arm) for arm in attacks if (largest := _largest(arm)) is not None and largest < HALF]
+    if not results.pictures or not named:
+        return ""
+    return (
+        f"No pixel changes by half a grey level under {'; '.join(named)}: rounded to whole grey levels, the 8-bit copy "
+        "is the clean picture. What is scored is the float32 file."
+    )
+
+
+def _largest(arm: Arm) -> float | None:
+    """The largest change of any pixel in grey levels, measured, else allowed; None where neither is known."""
+    found = [record.distortion.linf for record in arm.records.values() if record.distortion is not None]
+    radii = (record.radii.get("stored", {}) for record in arm.records.values() if record.radii)
+    return max(found or [amount for by_name in radii for amount in by_name.values()], default=None)
+
+
 def least_alike(results: Results, victim: str) -> str:
     """The lowest structural similarity of an attacked scan to its clean self, in a sentence; empty where unknown."""
     attacks = [arm for arm in results.of(victim) if arm.presented.role == "attack"]
@@ -106,8 +129,13 @@ def fidelity(results: Results, victim: str) -> Table:
     return Table(
         name=slug("fidelity", victim),
         caption="How like its clean self each modality still looks, mean over cases. SSIM 1 is identical; a PSNR of – "
-        "means that nothing changed. Both are taken over the whole image. Its empty background never changes, so "
-        "neither is lower than it would be inside the head alone; their data range is that of non-zero voxels.",
+        "means that nothing changed. Both are taken over the whole image"
+        + (
+            ", with a data range of 255."
+            if results.pictures
+            else ". Its empty background never changes, so neither is lower than it would be inside the head alone; "
+            "their data range is that of non-zero voxels."
+        ),
         columns=columns,
         rows=rows,
     )

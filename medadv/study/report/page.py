@@ -56,6 +56,7 @@ class Chapter:
     gap: Table
     largest_gap: str
     least_alike: str
+    vanishing: str
     agreement: str
     disagreeing: bool
     fidelity: Table
@@ -104,7 +105,7 @@ def _compared(results: Results) -> list[tuple[str, Table]]:
         for between in (False, True)
         for family in FAMILIES
         for metric in dict.fromkeys(row.metric for row in results.comparisons)
-        if (table := verdicts(results, family, METRICS[metric], between)).rows
+        if (table := verdicts(results, family, results.named(metric), between)).rows
     ]
 
 
@@ -129,6 +130,7 @@ def _chapter(results: Results, victim: str, figures: Path) -> Chapter:
         gap=delivery.gap(files, victim, region),
         largest_gap=delivery.largest_gap(files, victim),
         least_alike=delivery.least_alike(files, victim),
+        vanishing=delivery.vanishing(files, victim),
         agreement=agreed,
         disagreeing=disagreeing,
         fidelity=delivery.fidelity(files, victim),

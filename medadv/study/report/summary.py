@@ -33,7 +33,8 @@ def summary(results: Results, victim: str, region: str) -> Table:
     """One row a condition: clean, attacks, controls; the columns are what the victim is scored in."""
     lead = results.share_of(victim)
     arms = [arm for arm in results.of(victim) if arm.scores(region, lead.name)]
-    others = [m for m in METRICS.values() if m != lead and (m.name, region) in results.subjects(victim)]
+    has = results.subjects(victim)
+    others = [results.named(name) for name in METRICS if name != lead.name and (name, region) in has]
     copied = any(_copies(arm, region, lead) for arm in arms)
     columns = [
         Column("condition"),
@@ -104,7 +105,7 @@ def _row(arm: Arm, region: str, metrics: Sequence[Metric], before: Mapping[str, 
 
 def _copies(arm: Arm, region: str, metric: Metric) -> list[float]:
     """The scores of the 8-bit copies, of those cases that have one."""
-    found = (getattr(score, "eight_bit", None) for score in arm.scores(region, metric.name).values())
+    found = (score.eight_bit for score in arm.scores(region, metric.name).values())
     return [score for score in found if score is not None]
 
 

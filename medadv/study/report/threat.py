@@ -34,7 +34,8 @@ def radii(results: Results, victim: str) -> Table:
         caption="The largest allowed change of a voxel, mean over cases, in each unit. σ: the standard deviation of "
         "that modality inside that case's support; p1–p99 and min–max: shares of these ranges inside the support; "
         "0–255: grey levels, of which 255 span the legal range if that is a pair, else the support's smallest to "
-        "largest value.",
+        "largest value."
+        + (" Without a bound it is the length of a step." if any(map(_unbounded, budgets.values())) else ""),
         columns=(Column("budget"), Column("unit"), *(Column(m, significant) for m in results.modalities)),
         rows=rows,
         breaks=frozenset(breaks - {0}),
@@ -43,11 +44,28 @@ def radii(results: Results, victim: str) -> Table:
 
 def words(results: Results, victim: str) -> tuple[str, ...]:
     """The threat model in sentences, as far as the records tell it."""
+    said = _told(results, victim)
+    return tuple(map(_of_pictures, said)) if results.pictures else said
+
+
+def _of_pictures(words: str) -> str:
+    """A sentence about voxels of scans as one about pixels of pictures."""
+    for word, other in (("voxel", "pixel"), ("scan", "picture"), ("segmented", "answered"), ("modality", "colour")):
+        words = words.replace(word, other)
+    return words
+
+
+def _unbounded(arm: Arm) -> bool:
+    """Whether an attack's steps alone are bounded, and not what they add up to."""
+    return any(record.inputs["condition"]["threat"]["ball"] == "unbounded" for record in arm.records.values())
+
+
+def _told(results: Results, victim: str) -> tuple[str, ...]:
     attacks = [arm for arm in results.of(victim) if arm.presented.role == "attack"]
     records = [record for arm in attacks for record in arm.records.values()]
     threats = [record.inputs["condition"]["threat"] for record in records]
-    bounded = (record for record, threat in zip(records, threats, strict=True) if threat["ball"] == "linf")
-    sizes = [record.size for record in bounded if record.size is not None]
+    known = [(t["ball"], r.size) for r, t in zip(records, threats, strict=True) if r.size is not None]
+    sizes, sums = ([size for found, size in known if found == ball] for ball in ("linf", "unbounded"))
     said = []
     if any(record.effort and record.effort.backward for record in records):
         said.append("The attacker knows the network and its whole pipeline, and follows its gradients (white box).")
@@ -67,6 +85,8 @@ def words(results: Results, victim: str) -> tuple[str, ...]:
             f"Measured on the files as they were read again, the largest change was {max(sizes):.3f} of the budget "
             "(1 is the whole budget)."
         )
+    if sums:
+        said.append(f"Where only steps are bounded, the largest change was {max(sums):.1f} times a step’s length.")
     return tuple(said)
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medadv.study.metrics import METRICS
+from medadv.study.metrics import METRICS, Metric
 from medadv.study.report.numbers import budget, equals, measured, significant, spelled
 from medadv.study.results import Results
 from medadv.study.spec import WORST
@@ -77,7 +77,7 @@ def sentence(results: Results, row: Comparison) -> str:
     """One comparison in plain language and numbers."""
     if row.rival is not None:
         return _between(results, row, row.rival)
-    metric = METRICS[row.metric]
+    metric = results.named(row.metric)
     what = f"the mean {metric.words} of {row.region}"
     then, now = measured(row.mean_against, metric), measured(row.mean_condition, metric)
     subject, base = _subject(results, row.victim, row.condition), _base(results, row)
@@ -87,15 +87,16 @@ def sentence(results: Results, row: Comparison) -> str:
         return f"{few} {what[0].upper()}{what[1:]} was {then} {base}, {now} under it."
     if claims(row):
         verb = "lowers" if (row.estimate or 0.0) < 0 else "raises"
-        return f"{begun} {verb} {what} from {then}{_from(results, row)} to {now} ({numbers(row)})."
+        return f"{begun} {verb} {what} from {then}{_from(results, row)} to {now} ({numbers(row, metric)})."
     if row.family == "primary":
-        return f"{begun} was not shown to change {what}: {then} {base}, {now} under it ({numbers(row)})."
-    return f"{begun} went with {what} of {now}, against {then} {base} ({numbers(row)}); exploratory, so no claim."
+        return f"{begun} was not shown to change {what}: {then} {base}, {now} under it ({numbers(row, metric)})."
+    told = numbers(row, metric)
+    return f"{begun} went with {what} of {now}, against {then} {base} ({told}); exploratory, so no claim."
 
 
 def _between(results: Results, row: Comparison, rival: str) -> str:
     """Two victims under one condition."""
-    metric = METRICS[row.metric]
+    metric = results.named(row.metric)
     arm = results.arm(row.victim, row.condition)
     under = "On clean files" if arm and arm.presented.role == "clean" else None
     under = under or f"Under {_subject(results, row.victim, row.condition)}"
@@ -104,15 +105,15 @@ def _between(results: Results, row: Comparison, rival: str) -> str:
     if row.n < FEWEST or row.verdict:
         return f"{told}; no claim is made, {row.n} pairs are too few."
     if claims(row):
-        return f"{told}: {row.victim} is {'lower' if (row.estimate or 0.0) < 0 else 'higher'} ({numbers(row)})."
+        return f"{told}: {row.victim} is {'lower' if (row.estimate or 0.0) < 0 else 'higher'} ({numbers(row, metric)})."
     if row.family in ("primary", "rivals"):
-        return f"{told}: the two were not shown to differ ({numbers(row)})."
-    return f"{told} ({numbers(row)}); exploratory, so no claim."
+        return f"{told}: the two were not shown to differ ({numbers(row, metric)})."
+    return f"{told} ({numbers(row, metric)}); exploratory, so no claim."
 
 
-def numbers(row: Comparison) -> str:
-    """Effect, interval, p and n of a comparison."""
-    metric = METRICS[row.metric]
+def numbers(row: Comparison, metric: Metric | None = None) -> str:
+    """Effect, interval, p and n of a comparison; ``metric`` where its unit is not that of volumes."""
+    metric = metric or METRICS[row.metric]
     parts = [f"Hodges–Lehmann shift {measured(row.estimate, metric)}"]
     if row.low is not None and row.high is not None:
         interval = f"{significant(100 * row.confidence)} % interval"
@@ -128,6 +129,11 @@ def unit_note(results: Results) -> str:
     """What n counts, and what follows from it."""
     if results.unit == "patients":
         return "n counts patients: the scans of one patient were averaged before anything was compared."
+    if results.pictures:
+        return (
+            "n counts cases, a picture each. Where several show one scene, they are not independent, and the intervals "
+            "and p-values below are too optimistic."
+        )
     return (
         "n counts cases, not patients: the data set does not say which scans belong to one person. "
         "If some do, they are not independent, and the intervals and p-values below are too optimistic."
@@ -238,11 +244,19 @@ def _controls(results: Results, row: Comparison) -> list[Comparison]:
 
 
 def _control_sentence(results: Results, rows: Sequence[Comparison]) -> str:
+    arms = {row.condition: results.arm(row.victim, row.condition) for row in rows}
+    own = [row for row in rows if (arm := arms[row.condition]) is not None and arm.presented.of is not None]
     parts = []
     for row in rows:
-        arm = results.arm(row.victim, row.condition)
-        own = arm is not None and arm.presented.of is not None
-        name = "its own perturbation, permuted" if own else arm.presented.title if arm else row.condition
-        parts.append(f"{measured(row.estimate, METRICS[row.metric])} ({name})")
+        arm, told = arms[row.condition], measured(row.estimate, results.named(row.metric))
+        if row not in own:
+            parts.append(f"{told} ({arm.presented.title if arm else row.condition})")
+        elif len(own) == 1:
+            parts.append(f"{told} (its own perturbation, permuted)")
+    if len(own) > 1:
+        ends = sorted(own, key=lambda row: row.estimate or 0.0)
+        low, high = (measured(ends[end].estimate, results.named(ends[end].metric)) for end in (0, -1))
+        told = low if low == high else f"{low} to {high}"
+        parts.append(f"{told} (its own perturbation, permuted in {len(own)} ways)")
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
     return f"Under controls of the same size the Hodges–Lehmann shift is {listed}."

@@ -12,6 +12,13 @@ from medadv.study.report.style import slug
 from medadv.study.report.tables import Cell, Column, Table
 from medadv.study.results import Results
 
+_MEANT = {
+    "confidence": "Confidence: the largest probability",
+    "doubt": "doubt: 1 − confidence",
+    "entropy": "entropy: −Σ p log p, in nats",
+    "lead": "lead: the logarithm of the largest probability over the second",
+}
+
 
 def certainty_table(results: Results) -> Table | None:
     """One row a victim and condition, clean and attacks; None where no record tells it."""
@@ -21,9 +28,9 @@ def certainty_table(results: Results) -> Table | None:
         return None
     return Table(
         name=slug("certainty"),
-        caption="Mean over targets, then over images. Confidence: the largest probability; entropy in nats; ratio: the "
-        "largest probability over the second. Where a defence is surer than its undefended victim, gradients vanish, "
-        "and an attack that follows them fails for that.",
+        caption=f"Means over targets, then over images. {'; '.join(_MEANT[name] for name in names if name in _MEANT)}. "
+        "Where a defence is surer than its undefended victim, gradients vanish, and an attack that follows them may "
+        "fail for that alone.",
         columns=[Column("victim"), Column("condition"), *(Column(name, significant) for name in names)],
         rows=[[arm.victim, titled(arm), *(_mean(arm, name) for name in names)] for arm in arms],
         breaks=frozenset(i for i in range(1, len(arms)) if arms[i].victim != arms[i - 1].victim),

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from medadv.study.arm import Arm
 from medadv.study.records import Effort
 from medadv.study.report.numbers import budget, significant, tenth, titled, whole
+from medadv.study.report.pictures.matrix import settings_of
 from medadv.study.report.pictures.panels import panels, worn_by
 from medadv.study.report.style import Look, slug
 from medadv.study.report.tables import Cell, Column, Table
@@ -105,12 +106,15 @@ def _breaks(names: Sequence[str]) -> frozenset[int]:
 
 
 def distortion_table(results: Results) -> Table | None:
-    """One row a victim and condition: how large what was delivered is; None where no record tells it."""
+    """One row a victim and condition: how large what was delivered is; None where no record tells it.
+
+    What is moved about or shown to another is as large as it was.
+    """
     rows: list[list[Cell]] = []
     names: list[str] = []
     for arm in results.arms:
         found = [record.distortion for record in arm.records.values() if record.distortion is not None]
-        if found and arm.presented.role != "clean":
+        if found and arm.presented.role != "clean" and settings_of(arm).get("kind") not in ("permuted", "transfer"):
             names.append(arm.victim)
             p, linf, l2 = (np.array([getattr(d, name) for d in found]) for name in ("perceptibility", "linf", "l2"))
             row: list[Cell] = [arm.victim, titled(arm)]

@@ -33,10 +33,10 @@ def heat_map(matrix: Matrix, cells: Cells) -> Figure:
     with style():
         figure = Figure(figsize=(left + wide + 0.15, high))
         axes = figure.add_axes((left / (left + wide + 0.15), 0.62 / high, wide / (left + wide + 0.15), tall / high))
-        drawn = axes.imshow(np.ma.masked_invalid(shares), cmap=MAP, vmin=0, vmax=1, aspect="auto")
-        axes.set_facecolor("white")
-        axes.set_yticks(range(len(lines)), names)
-        axes.set_xticks(range(len(targets)), heads, fontsize=8)
+        drawn = axes.pcolormesh(np.ma.masked_invalid(shares), cmap=MAP, vmin=0, vmax=1, edgecolors="white", linewidth=1)
+        axes.set(facecolor="white", ylim=(len(lines), 0))
+        axes.set_yticks([row + 0.5 for row in range(len(lines))], names)
+        axes.set_xticks([column + 0.5 for column in range(len(targets))], heads, fontsize=8)
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
         axes.grid(visible=False)
@@ -67,13 +67,13 @@ def _numbers(axes: Axes, matrix: Matrix, cells: Cells, shares: np.ndarray) -> No
             dark = not np.isnan(share) and 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
             words = cells.spelled(victim, cells.value(arm))
             own = victim in line.own and line.kind != "control"
-            look = {"color": "white" if dark else INK, "weight": "bold" if own else "normal"}
-            axes.text(column, row, words, ha="center", va="center", fontsize=9, **look)
+            text = axes.text(column + 0.5, row + 0.5, words, ha="center", va="center", fontsize=9)
+            text.set(color="white" if dark else INK, weight="bold" if own else "normal")
             if own:
-                frame = Rectangle((column - 0.46, row - 0.4), 0.92, 0.8, fill=False, linewidth=1.8, zorder=4)
+                frame = Rectangle((column + 0.04, row + 0.1), 0.92, 0.8, fill=False, linewidth=1.8, zorder=4)
                 frame.set_edgecolor("#d55e00")
                 axes.add_patch(frame)
     for row, line in enumerate(matrix.lines[1:], start=1):
         before = matrix.lines[row - 1]
         if (line.kind == "attack") != (before.kind == "attack"):
-            axes.axhline(row - 0.5, color="white", linewidth=4)
+            axes.axhline(row, color="white", linewidth=4)

@@ -88,7 +88,8 @@ class Panel:
             # A frame around the picture, so that outlines are closed where a class reaches its edge.
             mask = np.pad(labels == number, 1).astype(np.float32)
             columns, rows = np.arange(width + 2) - 0.5, np.arange(height + 2) - 0.5
-            look = {"colors": [looks[number].colour], "linestyles": [looks[number].stroke], "linewidths": 1.3}
+            stroke = [looks[number].stroke]
+            look: dict[str, Any] = {"colors": [looks[number].colour], "linestyles": stroke, "linewidths": 1.3}
             drawn = self.axes.contour(columns, rows, mask, levels=[0.5], **look)
             drawn.set_path_effects([withStroke(linewidth=2.2, foreground="black")])
         for number in _present(labels, looks):
@@ -117,8 +118,8 @@ class Panel:
         """A name on its class's colour, at the first corner of the box where there is room; else none."""
         top, left, bottom, right = box
         width, height = self._extent(words)
-        corners = ((left, top - height), (left, top), (right - width, top - height), (left, bottom))
-        corners += ((right - width, bottom - height), (left, bottom - height))
+        corners = [(left, top - height), (left, top), (right - width, top - height), (left, bottom)]
+        corners += [(right - width, bottom - height), (left, bottom - height)]
         for x, y in corners:
             if self._take(x, y, width, height):
                 plate = Rectangle((x, y), width, height, facecolor=look.colour, edgecolor="black", linewidth=0.4)
@@ -142,8 +143,8 @@ class Panel:
             text.set_path_effects([withStroke(linewidth=1.8, foreground="black")])
 
     def _write(self, x: float, y: float, words: str, colour: str) -> Any:
-        place = {"ha": "center", "va": "center_baseline", "clip_on": True}
-        return self.axes.text(x, y, words, fontsize=_SIZE, color=colour, parse_math=False, **place)
+        look: dict[str, Any] = {"fontsize": _SIZE, "color": colour, "parse_math": False, "clip_on": True}
+        return self.axes.text(x, y, words, ha="center", va="center_baseline", **look)
 
     def _extent(self, words: str) -> tuple[float, float]:
         """Width and height of a name with a little room around it, in pixels of the picture."""

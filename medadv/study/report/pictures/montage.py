@@ -188,7 +188,7 @@ def _legend(figure: Figure, classes: Sequence[Worn], boxes: bool) -> None:
     columns = min(3, -(-len(handles) // 6))
     figure.legend(
         handles,
-        [look.name for look in classes],
+        [look.name.replace("$", r"\$") for look in classes],  # a pair of dollars would be set as a formula
         title="classes",
         loc="upper left",
         bbox_to_anchor=place,

@@ -37,6 +37,6 @@ def panels(each: Sequence[T], draw: Callable[[Axes, T], None], ylabel: str) -> F
             axes.set_visible(False)
         for row in every:
             row[0].set(ylabel=ylabel)
-        place = {"loc": "outside lower center", "ncols": min(4 if across > 1 else 2, len(known)), "handlelength": 2.6}
-        figure.legend(list(known.values()), list(known), **place)
+        columns = min(4 if across > 1 else 2, len(known))
+        figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=columns, handlelength=2.6)
     return figure

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from medadv.study.arm import Arm
-from medadv.study.report.numbers import budget, percent
+from medadv.study.report.numbers import percent, titled, whole
 from medadv.study.report.pictures.matrix import Cells, settings_of
 from medadv.study.report.style import slug
 from medadv.study.report.tables import Cell, Column, Table
@@ -35,32 +35,39 @@ def permuted_table(results: Results, cells: Cells, victim: str) -> Table | None:
     several = any(len(arms) > 1 for each in made.values() for arms in each.values())
     if not kinds or not (results.pictures or several or kinds != [VOXELS]):
         return None
-    metric = cells.heading(victim)
 
     def score(value: float | None) -> str:
         return cells.spelled(victim, value)
 
-    columns = [Column("attack"), Column("ORIG", score), Column("ADVR", score)]
-    for kind in kinds:
-        columns += [Column(f"PERM, {kind}", score)]
-        columns += [Column("least", score), Column("most", score)] if several else []
-        columns += [Column("of ADVR’s drop", percent)]
     clean = cells.value(results.clean(victim))
     rows: list[list[Cell]] = []
+    breaks: set[int] = set()
     for arm in results.of(victim):
-        if arm.condition in made:
-            row: list[Cell] = [f"{arm.presented.title}, {budget(arm)}", clean, cells.value(arm)]
-            for kind in kinds:
-                row += _kind(clean, cells.value(arm), _values(cells, made[arm.condition].get(kind, ())), several)
-            rows.append(row)
+        breaks.add(len(rows))
+        for kind in (kind for kind in kinds if kind in made.get(arm.condition, ())):
+            attacked, values = cells.value(arm), _values(cells, made[arm.condition][kind])
+            if values:
+                ends: list[Cell] = [min(values), max(values), len(values)] if several else []
+                rest = _share(clean, attacked, fmean(values))
+                rows.append([titled(arm), kind, clean, attacked, fmean(values), *ends, rest])
     return Table(
         name=slug("permuted", victim),
-        caption=f"{metric}. ORIG: clean. ADVR: attacked. PERM: the same perturbation with its voxels, or whole rows, "
-        "columns or slices of all channels alike, in a random order: the same values and norms, no aim. “Of ADVR’s "
-        "drop”: what PERM loses of what ADVR loses; near 0 it is the structure that does the harm, and not the size."
+        caption=f"{cells.heading(victim)}. ORIG: clean. ADVR: attacked. PERM: the same perturbation with its voxels, "
+        "or whole rows, columns or slices of all channels alike, in a random order: the same values and norms, no aim. "
+        "“Share of the drop”: what PERM loses of what ADVR loses; near 0 it is the structure that does the harm, and "
+        "not the size."
         + (" PERM is the mean over random draws, from least to most." if several else ""),
-        columns=columns,
+        columns=[
+            Column("attack"),
+            Column("moved"),
+            Column("ORIG", score),
+            Column("ADVR", score),
+            Column("PERM", score),
+            *([Column("least", score), Column("most", score), Column("draws", whole)] if several else []),
+            Column("share of the drop", percent),
+        ],
         rows=rows,
+        breaks=frozenset(breaks - {0, len(rows)}),
     )
 
 
@@ -68,11 +75,8 @@ def _values(cells: Cells, arms: Sequence[Arm]) -> list[float]:
     return [value for value in map(cells.value, arms) if value is not None]
 
 
-def _kind(clean: float | None, attacked: float | None, values: Sequence[float], several: bool) -> list[Cell]:
-    """The mean over draws, its range, and the drop as a share of the attack's; dashes where there is none."""
-    if not values:
-        return [None] * (4 if several else 2)
-    mean = fmean(values)
-    told: list[Cell] = [mean, *((min(values), max(values)) if several else ())]
-    lost = clean - attacked if clean is not None and attacked is not None else 0.0
-    return [*told, (clean - mean) / lost if clean is not None and lost else None]
+def _share(clean: float | None, attacked: float | None, permuted: float) -> float | None:
+    """What is lost under permutation as a share of what the attack takes; None where it takes nothing."""
+    if clean is None or attacked is None or clean == attacked:
+        return None
+    return (clean - permuted) / (clean - attacked)

@@ -38,9 +38,9 @@ def ratio_curves(results: Results, over: OverData) -> Figure | None:
         shown = arms[0].presented
         axes.axhline(1, color=QUIET, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         for victim in results.victims:
-            mine = [a for a in arms if a.victim == victim and kept[victim, a.condition] is not None]
+            mine = ((a.presented.amount or 0.0, kept[victim, a.condition]) for a in arms if a.victim == victim)
+            points = [(amount, *left) for amount, left in mine if left is not None]
             name = f"{victim} ({'mIoU' if over.lead(victim) == 'iou' else 'mAP'})"
-            points = [(a.presented.amount or 0.0, *(kept[victim, a.condition] or ())) for a in mine]
             _line(axes, points, name, looks[victim])
         _budgets(axes, sorted({a.presented.amount or 0.0 for a in arms}))
         axes.set(title=fill(shown.title, 34), xlabel=f"budget ({spelled(shown.unit or '')})")
@@ -49,7 +49,11 @@ def ratio_curves(results: Results, over: OverData) -> Figure | None:
     return panels(every, draw, "share of the clean score left") if every else None
 
 
-def _line(axes: Axes, points: Sequence[tuple[float, ...]], name: str, look: Look) -> None:
+Point = tuple[float, float, float | None, float | None]
+"""An amount, the share that is left, and the ends of its interval."""
+
+
+def _line(axes: Axes, points: Sequence[Point], name: str, look: Look) -> None:
     """One victim: amounts, shares, and the ends of their intervals where all have them."""
     if not points:
         return
