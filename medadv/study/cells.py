@@ -76,8 +76,8 @@ class Cell:
         """The victims that what the condition is made of was found for, and those of what that is made of."""
         found: list[Contestant] = []
         for need, source in self.sources.items():
-            if need.victim is not None:
-                found += [source.bench.contestant, *(bench.contestant for bench in source.partners.values())]
+            found += [] if need.victim is None else [source.bench.contestant]
+            found += [bench.contestant for bench in source.partners.values()]
             found += source.found_for
         return found
 
