@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 from study.defended_study import by_place
-from study.small_study import Glow, every_record, first_page, records, small
+from study.small_study import Glow, every_record, first_page, quarantine, records, small
 from study.test_transfer import arrays
 from torch import Tensor, nn
 
 from medadv.attack.victim import Passes
 from medadv.data.brats import brats
 from medadv.data.files import read
+from medadv.errors import Reason, RunError
 from medadv.study.machine import Machine
 from medadv.study.plan import plan
 from medadv.study.records import Record, planned_cells
@@ -194,3 +195,12 @@ def test_the_plan_counts_what_the_run_did(matrix: Path, one: Path, tmp_path: Pat
     assert planned.cells == len(ran)
     spent = sum((Passes(r.effort.forward, r.effort.backward) for r in ran if r.effort), Passes())
     assert sum((line.passes for line in planned.lines), Passes()).backward == spent.backward
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_case_that_a_goal_means_nothing_in_is_set_aside_and_told(one: Path, tmp_path: Path) -> None:
+    """The phantom shows every tissue: there is none that it could be taken for."""
+    dag = {"preset": "dag", "goal": {"permute": "random", "absent": True}, "steps": 1}
+    with pytest.raises(RunError, match="goal"):
+        go(study(one, attacks={"dag": dag}), tmp_path)
+    assert list(quarantine(tmp_path / "matrix").values()) == [Reason.GOAL]
