@@ -129,6 +129,7 @@ class Reason(StrEnum):
     MASK_EMPTY = "mask_empty"
     NO_SUPPORT = "no_support"
     GIVEN_MAP = "given_map"
+    GOAL = "goal"
     BUDGET_NOT_STORABLE = "budget_not_storable"
     GRADIENT_NOT_FINITE = "gradient_not_finite"
     VICTIM_FAILED = "victim_failed"
@@ -170,6 +171,7 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.MASK_EMPTY: "the mask marks nothing",
     Reason.NO_SUPPORT: "inside the support a modality has no spread: a budget in sigma would be nothing",
     Reason.GIVEN_MAP: "an attack draws given maps, and the folder holds none for this case, or several",
+    Reason.GOAL: "an attack's goal cannot be meant in this case: no class is left that it could be taken for",
     Reason.BUDGET_NOT_STORABLE: "the budget is smaller than the step of the integer container that was asked for",
     Reason.GRADIENT_NOT_FINITE: "the victim's gradient is NaN or infinite on this case",
     Reason.VICTIM_FAILED: "the victim cannot answer this case: its size, or what it holds",

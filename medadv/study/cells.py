@@ -16,7 +16,7 @@ from medadv.attack.rng import Rng
 from medadv.attack.threat import Box
 from medadv.data.files import eight_bit, read, write, written
 from medadv.data.picture import is_picture_case
-from medadv.errors import CaseError, GradientError, Reason, RunError, VictimError
+from medadv.errors import CaseError, ConfigError, GradientError, Reason, RunError, VictimError
 from medadv.study.bench import Bench, Contestant
 from medadv.study.conditions import CLEAN, Condition, Image, Need, Partner, Scene, Shown
 from medadv.study.fidelity import distortion, fidelity
@@ -76,8 +76,8 @@ class Cell:
         """The victims that what the condition is made of was found for, and those of what that is made of."""
         found: list[Contestant] = []
         for need, source in self.sources.items():
-            if need.victim is not None:
-                found += [source.bench.contestant, *(bench.contestant for bench in source.partners.values())]
+            found += [] if need.victim is None else [source.bench.contestant]
+            found += [bench.contestant for bench in source.partners.values()]
             found += source.found_for
         return found
 
@@ -140,6 +140,8 @@ class Cell:
             return self.bench.within_memory(lambda: self._computed(pictured))
         except GradientError as error:
             raise CaseError(Reason.GRADIENT_NOT_FINITE, f"{case}: {error.problem}") from error
+        except ConfigError as error:  # settings were held against the data before: it is this case
+            raise CaseError(Reason.GOAL, f"{case}: {error.problem}", got=error) from error
         except (VictimError, RuntimeError) as error:
             problem = (str(error).splitlines() or [type(error).__name__])[0]
             raise CaseError(Reason.VICTIM_FAILED, f"{case}: {problem}", got=error) from error

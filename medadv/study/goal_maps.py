@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from medadv.attack.relabel import Draw, Grow, Relabel, Shift
+from medadv.attack.shape import INSIDE, Figure, Shape
 from medadv.labels import BACKGROUND
 from medadv.study.goal_base import LabelMap, Placed
 
@@ -70,6 +71,42 @@ class ShiftBy(Placed):
     def __str__(self) -> str:
         left = "" if self.behind == BACKGROUND else f" leaving {self.behind}"
         return f"shift {self.shift} by {' '.join(f'{n:+d}' for n in self.by)} voxels{left}{self.there}"
+
+
+class DrawShape(Placed):
+    """Make the victim see a figure of one tissue (Xie et al. 2017)."""
+
+    shape: Figure
+    tissue: str | None = Field(None, description="drawn for each case among those that it does not show, if left out")
+    size: float = Field(0.5, gt=0, le=1, description="its width as a share of the image's shortest side")
+    centre: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = Field(
+        None, description="as shares of the sides; the image's middle if left out"
+    )
+    where: str = Field(INSIDE, description="which voxels count: inside, everywhere, changed, or a region or tissue")
+
+    @property
+    def placed(self) -> tuple[str, ...]:
+        """The region or tissue that says where, if it is one."""
+        return () if self.where == INSIDE else super().placed
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tissue, and the region that says where."""
+        return (*([self.tissue] if self.tissue else []), *self.placed)
+
+    @property
+    def axes(self) -> int | None:
+        """Those of its centre."""
+        return None if self.centre is None else len(self.centre)
+
+    def relabel(self, spacing: Sequence[float], given: LabelMap | None = None) -> Relabel:  # noqa: ARG002
+        """As the objective understands it."""
+        return Shape(self.shape, self.tissue, self.size, self.centre, self.where)
+
+    def __str__(self) -> str:
+        place = "" if self.centre is None else f" at {' '.join(f'{share:g}' for share in self.centre)}"
+        there = "" if self.where == INSIDE else f",{self.there or ' where it changes'}"
+        return f"{self.shape} of {self.tissue or 'an absent tissue'}, width {self.size:g}{place}{there}"
 
 
 class DrawGiven(Placed):

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from medadv.attack.relabel import EVERYWHERE, Fill, LeastLikely, Permute, Relabel, Turn, erase
+from medadv.attack.relabel import EVERYWHERE, Fill, LeastLikely, Permute, Rank, Relabel, Turn, erase
 from medadv.labels import BACKGROUND
 from medadv.study.goal_base import WHERE, GoalSettings, LabelMap, Placed
-from medadv.study.goal_maps import DrawGiven, GrowBy, ShiftBy
+from medadv.study.goal_maps import DrawGiven, DrawShape, GrowBy, ShiftBy
 
 
 class Erase(GoalSettings):
@@ -100,6 +100,32 @@ class ToLeastLikely(Placed):
         return f"least likely class{when}{'' if self.where == EVERYWHERE else self.there or ' where it changes'}"
 
 
+class ToRank(Placed):
+    """Each voxel the class of this rank in the clean answer, or in the current one at each step: 2 is the second."""
+
+    rank: int = Field(ge=2)
+    target: Literal["fixed", "each step"] = "fixed"
+    where: str = Field(EVERYWHERE, description=WHERE)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The region that says where."""
+        return self.placed
+
+    @property
+    def follow(self) -> bool:
+        """Whether the class is found anew at each step."""
+        return self.target == "each step"
+
+    def relabel(self, spacing: Sequence[float], given: LabelMap | None = None) -> Relabel:  # noqa: ARG002
+        """As the objective understands it."""
+        return Rank(self.rank, self.where)
+
+    def __str__(self) -> str:
+        when = " of each step" if self.follow else ""
+        return f"class of rank {self.rank}{when}{'' if self.where == EVERYWHERE else self.there or ' where it changes'}"
+
+
 class PermuteTissues(Placed):
     """Each tissue another: drawn for each case (``random``), or given, tissue by tissue."""
 
@@ -147,9 +173,11 @@ _KINDS: dict[str, type[GoalSettings]] = {
     "turn": TurnInto,
     "fill": FillWith,
     "least_likely": ToLeastLikely,
+    "rank": ToRank,
     "permute": PermuteTissues,
     "grow": GrowBy,
     "shift": ShiftBy,
+    "shape": DrawShape,
     "draw": DrawGiven,
 }
 
@@ -167,9 +195,11 @@ Goal = Annotated[
     | Annotated[TurnInto, Tag("TurnInto")]
     | Annotated[FillWith, Tag("FillWith")]
     | Annotated[ToLeastLikely, Tag("ToLeastLikely")]
+    | Annotated[ToRank, Tag("ToRank")]
     | Annotated[PermuteTissues, Tag("PermuteTissues")]
     | Annotated[GrowBy, Tag("GrowBy")]
     | Annotated[ShiftBy, Tag("ShiftBy")]
+    | Annotated[DrawShape, Tag("DrawShape")]
     | Annotated[DrawGiven, Tag("DrawGiven")],
     Discriminator(
         _kind,

@@ -342,7 +342,7 @@ def _check_schedule(name: str, spec: AttackSpec, budget: str) -> None:
     try:
         spec.steps_at(Budget.parse(budget))
     except ConfigError as error:
-        raise ValueError(f"the attack {name!r} at {budget}: {error}") from error
+        raise ValueError(f"the attack {name!r} at {budget}: {error.problem}") from error
 
 
 def json_schema() -> dict[str, Any]:

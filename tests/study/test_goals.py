@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from study.small_study import small
 
-from medadv.attack.relabel import Fill, Grow, LeastLikely, Permute, Shift, Turn, erase
+from medadv.attack.relabel import Fill, Grow, LeastLikely, Permute, Rank, Shift, Turn, erase
+from medadv.attack.shape import Shape
 from medadv.data.brats import MODALITIES
 from medadv.errors import ConfigError
 from medadv.labels import BRATS_2018
@@ -46,6 +47,24 @@ GOALS: dict[str, tuple[dict[str, Any], object, set[str]]] = {
         Permute(background=True),
         set(),
     ),
+    "class of rank 2": ({"rank": 2}, Rank(2), set()),
+    "class of rank 3 of each step in WT": (
+        {"rank": 3, "target": "each step", "where": "WT"},
+        Rank(3, "WT"),
+        {"WT"},
+    ),
+    "permute tissues at random into absent ones": ({"permute": "random", "absent": True}, Permute(absent=True), set()),
+    "circle of oedema, width 0.5": ({"shape": "circle", "tissue": "oedema"}, Shape("circle", "oedema"), {"oedema"}),
+    "strips of an absent tissue, width 0.3 at 0.5 0.25 1, everywhere": (
+        {"shape": "strips", "size": 0.3, "centre": [0.5, 0.25, 1], "where": "everywhere"},
+        Shape("strips", None, 0.3, (0.5, 0.25, 1.0), "everywhere"),
+        set(),
+    ),
+    "square of oedema, width 0.5, in WT": (
+        {"shape": "square", "tissue": "oedema", "where": "WT"},
+        Shape("square", "oedema", where="WT"),
+        {"oedema", "WT"},
+    ),
     "permute oedema to enhancing and enhancing to oedema": ({"permute": CYCLE}, Permute(CYCLE), set(CYCLE)),
     "grow ET by 1 voxel": ({"grow": "ET", "voxels": 1}, Grow("ET", 1), {"ET"}),
     "grow ET by 2 voxels of enhancing in WT": (
@@ -82,7 +101,7 @@ def test_a_goal_is_what_it_says(told: str) -> None:
 def test_each_goal_has_a_key_of_its_own() -> None:
     specs = [Tifgsm(preset="tifgsm", goal=goal) for goal, _, _ in GOALS.values()]
     assert len({digest(spec.settings()) for spec in specs}) == len(GOALS)
-    assert [spec.goal.follow for spec in specs].count(True) == 1
+    assert [spec.goal.follow for spec in specs].count(True) == 2
 
 
 def test_millimetres_are_the_whole_voxels_that_they_hold() -> None:
@@ -92,7 +111,7 @@ def test_millimetres_are_the_whole_voxels_that_they_hold() -> None:
 
 
 WRONG: dict[str, tuple[object, str]] = {
-    "no goal": ({}, "a goal has one of these keys: erase, turn, fill, least_likely, permute, grow, shift, draw"),
+    "no goal": ({}, "a goal has one of these keys: erase, turn, fill, least_likely, rank, permute"),
     "a word": ("erase", "a goal has one of these keys"),
     "an unknown goal": ({"remove": "ET"}, "a goal has one of these keys"),
     "a key of another goal": ({"erase": "ET", "into": "oedema"}, "into: unknown key. The keys here are: erase"),
@@ -105,6 +124,11 @@ WRONG: dict[str, tuple[object, str]] = {
     "a permutation by another word": ({"permute": "all"}, "random"),
     "background in a given permutation": ({"permute": CYCLE, "background": True}, "for random permutations"),
     "another update": ({"least_likely": "often"}, "'fixed' or 'each step'"),
+    "absent ones in a given permutation": ({"permute": CYCLE, "absent": True}, "for random permutations"),
+    "the rank of what is decided": ({"rank": 1}, "greater than or equal to 2"),
+    "no figure": ({"shape": "star"}, "'square', 'circle', 'diamond' or 'strips'"),
+    "a figure of nothing": ({"shape": "circle", "size": 0}, "greater than 0"),
+    "a figure outside": ({"shape": "circle", "centre": [0.5, 2]}, "less than or equal to 1"),
     "half a voxel": ({"shift": "ET", "by": [0.5, 0, 0]}, "integer"),
     "no vector": ({"shift": "ET", "by": []}, "at least 1 item"),
 }
