@@ -83,7 +83,7 @@ Truth = Int[Tensor, "b *s"] | Sequence[Objects]
 """What is true of a batch, one a sample: label maps in stored numbers, or objects."""
 
 
-def overlap(boxes: Boxes, others: Boxes) -> Float[Tensor, "n m"]:
+def overlap(boxes: Boxes, others: Float[Tensor, "m corners"]) -> Float[Tensor, "n m"]:
     """Intersection over union of every box with every other, along any number of axes (Jaccard 1901); 0 of empty ones.
 
     Args:

@@ -17,7 +17,6 @@ from medadv.attack.checks import check_steady
 from medadv.attack.objective import Away
 from medadv.attack.presets import fgsm
 from medadv.attack.rng import Rng
-from medadv.attack.threat import Linf
 from medadv.attack.victim import Victim, held_still
 from medadv.errors import ConfigError, VictimError
 from medadv.labels import LabelScheme
@@ -136,7 +135,8 @@ def test_a_prediction_is_what_the_untouched_network_reports(kind: str) -> None:
 
 def test_a_lesion_is_reported_as_monai_reports_it() -> None:
     victim, x = lesions(), images("lesions")
-    (report,) = deepcopy(victim.network)((x - x.mean()) / x.std(correction=0))
+    with torch.no_grad():
+        (report,) = deepcopy(victim.network)((x - x.mean()) / x.std(correction=0))
     (found,) = victim.predict(x)
     assert len(found) > 0
     torch.testing.assert_close(found.boxes, report["boxes"], atol=1e-3, rtol=1e-4)
@@ -166,7 +166,7 @@ def test_places_lie_in_stored_pixels_whatever_the_network_resizes_to(kind: str) 
 def test_fewer_proposals_are_suppressed_at_a_higher_threshold_and_a_number_can_be_wanted() -> None:
     victim = detector("FasterRCNN")
     counts = []
-    for nms in (0.3, 0.7, 0.9):
+    for nms in (0.2, 0.45, 0.7):
         seen = replace(victim, sight=TwoStage(nms)).prepare(PICTURES, Rng.seeded(0, 2)).seen
         counts.append(seen.places.valid.sum(1))
     assert (counts[0] < counts[1]).all()
@@ -205,7 +205,7 @@ def test_an_attack_leaves_the_network_as_it_was(kind: str) -> None:
     next(victim.network.parameters()).requires_grad_(False)
     before = snapshot(victim)
     labels = truth(x, list(victim.scheme.numbers.values())[2])
-    found = fgsm(Linf("2 stored"))(victim, x, labels, support=torch.ones_like(x, dtype=torch.bool))
+    found = fgsm("2 stored")(victim, x, labels, support=torch.ones_like(x, dtype=torch.bool))
     victim.predict(x)
     assert snapshot(victim) == before
     assert (found.x - x).abs().max() == pytest.approx(2, rel=1e-5)
