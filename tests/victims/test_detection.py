@@ -246,6 +246,19 @@ def test_a_part_of_a_batch_is_what_it_was_in_it() -> None:
         part(PICTURES)
 
 
+def test_places_keep_their_number_when_the_fullest_sample_leaves() -> None:
+    victim = detector("FasterRCNN")
+    still = victim.prepare(PICTURES, Rng.seeded(0, 2))
+    places = still.seen.places
+    fewer = places.only(torch.arange(places.valid.shape[1]) < torch.tensor([[9], [5]]))
+    still = replace(still, seen=replace(still.seen, places=fewer, scores=still.seen.scores[..., :9]))
+    second = still.take(torch.tensor([1]))
+    assert second(PICTURES[1:]).shape == (1, 4, 9)
+    torch.testing.assert_close(second(PICTURES[1:])[..., :5], still(PICTURES)[1:, :, :5])
+    labels = second.targets([picture(2, (32, 48))[1]]).labels
+    assert labels.shape == (1, 9)
+
+
 def test_unlikely_places_are_left_out_and_nothing_else_changes() -> None:
     victim = detector("RetinaNet")
     objects = [picture(i, (32, 48))[1] for i in (1, 2)]
