@@ -7,7 +7,9 @@ pictures and a processor. None of them ever downloads weights.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -136,21 +138,51 @@ def _as_torchvision_has_it(build: Callable[..., nn.Module]) -> Builder:
     return builder
 
 
-DETECTORS: dict[str, Builder] = {
-    "FasterRCNN": faster_rcnn,
-    "RetinaNet": retinanet,
-    "FCOS": fcos,
-    "SSD": ssd,
-    "RetinaNet3d": retinanet_3d,
-    "FasterRCNN_ResNet50_FPN": _as_torchvision_has_it(standard.fasterrcnn_resnet50_fpn),
-    "FasterRCNN_ResNet50_FPN_V2": _as_torchvision_has_it(standard.fasterrcnn_resnet50_fpn_v2),
-    "FasterRCNN_MobileNet_V3_Large_FPN": _as_torchvision_has_it(standard.fasterrcnn_mobilenet_v3_large_fpn),
-    "FasterRCNN_MobileNet_V3_Large_320_FPN": _as_torchvision_has_it(standard.fasterrcnn_mobilenet_v3_large_320_fpn),
-    "RetinaNet_ResNet50_FPN": _as_torchvision_has_it(standard.retinanet_resnet50_fpn),
-    "RetinaNet_ResNet50_FPN_V2": _as_torchvision_has_it(standard.retinanet_resnet50_fpn_v2),
-    "FCOS_ResNet50_FPN": _as_torchvision_has_it(standard.fcos_resnet50_fpn),
-    "SSD300_VGG16": _as_torchvision_has_it(standard.ssd300_vgg16),
-    "SSDLite320_MobileNet_V3_Large": _as_torchvision_has_it(standard.ssdlite320_mobilenet_v3_large),
+@dataclass(frozen=True)
+class Plan:
+    """How a detector is built.
+
+    Attributes:
+        build: from channels, classes and arguments.
+        kind: the class of the whole, whose named arguments may be given, too.
+    """
+
+    build: Builder
+    kind: type[nn.Module]
+
+    @property
+    def arguments(self) -> set[str]:
+        """What may be given: torchvision would let any other word pass in silence."""
+        named: set[str] = {"size_divisible"}
+        for one in (self.build, self.kind.__init__):
+            named |= {p.name for p in inspect.signature(one).parameters.values() if p.kind != p.VAR_KEYWORD}
+        return named - {"self", "channels", "classes", "backbone", "num_classes"}
+
+
+DETECTORS: dict[str, Plan] = {
+    "FasterRCNN": Plan(faster_rcnn, standard.FasterRCNN),
+    "RetinaNet": Plan(retinanet, standard.RetinaNet),
+    "FCOS": Plan(fcos, standard.FCOS),
+    "SSD": Plan(ssd, standard.ssd.SSD),
+    "RetinaNet3d": Plan(retinanet_3d, nn.Module),
+    **{
+        name: Plan(_as_torchvision_has_it(build), kind)
+        for name, build, kind in (
+            ("FasterRCNN_ResNet50_FPN", standard.fasterrcnn_resnet50_fpn, standard.FasterRCNN),
+            ("FasterRCNN_ResNet50_FPN_V2", standard.fasterrcnn_resnet50_fpn_v2, standard.FasterRCNN),
+            ("FasterRCNN_MobileNet_V3_Large_FPN", standard.fasterrcnn_mobilenet_v3_large_fpn, standard.FasterRCNN),
+            (
+                "FasterRCNN_MobileNet_V3_Large_320_FPN",
+                standard.fasterrcnn_mobilenet_v3_large_320_fpn,
+                standard.FasterRCNN,
+            ),
+            ("RetinaNet_ResNet50_FPN", standard.retinanet_resnet50_fpn, standard.RetinaNet),
+            ("RetinaNet_ResNet50_FPN_V2", standard.retinanet_resnet50_fpn_v2, standard.RetinaNet),
+            ("FCOS_ResNet50_FPN", standard.fcos_resnet50_fpn, standard.FCOS),
+            ("SSD300_VGG16", standard.ssd300_vgg16, standard.ssd.SSD),
+            ("SSDLite320_MobileNet_V3_Large", standard.ssdlite320_mobilenet_v3_large, standard.ssd.SSD),
+        )
+    },
 }
 """What a study can name. Any other detector comes in through Python."""
 
@@ -181,8 +213,15 @@ def build_detector(architecture: Architecture, modalities: int, classes: int) ->
             got=fixed,
             advice="leave them out, and give trained weights as a file",
         )
+    plan = DETECTORS[architecture.name]
+    if unknown := sorted(set(architecture.arguments) - plan.arguments):
+        raise ConfigError(
+            f"{architecture.name} does not know these arguments",
+            got=unknown,
+            expected=f"some of {sorted(plan.arguments)}",
+        )
     try:
-        return DETECTORS[architecture.name](modalities, classes, **architecture.arguments)
+        return plan.build(modalities, classes, **architecture.arguments)
     except (TypeError, ValueError, LookupError, RuntimeError, AssertionError, AttributeError) as error:
         if is_full(error):
             raise

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
@@ -74,7 +75,9 @@ class TwoStage:
         heads = whole.roi_heads
         pooled = _fresh(heads.box_roi_pool)(features, boxes, images.image_sizes)
         logits: Tensor = heads.box_predictor(heads.box_head(pooled))[0]
-        return padded(torch.split(logits, [len(each) for each in boxes])).transpose(1, 2)
+        placed = padded(torch.split(logits, [len(each) for each in boxes])).transpose(1, 2)
+        # The fullest sample may have left the batch: places keep their number.
+        return F.pad(placed, (0, places.valid.shape[1] - placed.shape[2]))
 
     def scores(self, logits: Float[Tensor, "b classes n"]) -> Float[Tensor, "b classes n"]:
         """Softmax over the classes."""
