@@ -190,7 +190,8 @@ def try_out(name: str, victim: Subject, x: Float[Tensor, "1 c *s"]) -> None:
         x = x.clone().requires_grad_()
         try:
             answer = victim(x)
-            torch.autograd.grad(answer.sum(), x)
+            if answer.numel():  # a detector may have nothing to answer for
+                torch.autograd.grad(answer.sum(), x)
         except RuntimeError as error:
             if is_full(error):
                 raise
