@@ -114,7 +114,9 @@ class VictimSpec(Specified):
     def _of_one_task(self) -> VictimSpec:
         of_detectors = {"sight", "matching"}
         of_segmenters = {"head", "regions", "spatial", "inference", "mirror", "names", "folds"}
-        if said := sorted((of_segmenters if self.detects else of_detectors) & self.model_fields_set):
+        others = of_segmenters if self.detects else of_detectors
+        defaults = {name: field.get_default() for name, field in type(self).model_fields.items()}
+        if said := sorted(name for name in others if getattr(self, name) != defaults[name]):
             kind, other = ("detector", "segmentation") if self.detects else ("segmentation network", "detector")
             raise ValueError(f"{', '.join(said)} are settings of a {other}, and {self.network.name} is a {kind}")
         if self.detects and self.defence is not None and not isinstance(self.defence, Elsewhere):
