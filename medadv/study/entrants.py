@@ -13,6 +13,7 @@ from medadv.study.defences import Defence, Distillation, Elsewhere, Teacher, Tra
 from medadv.study.specified import Specified, distinct
 from medadv.victims.declared import INFERENCE, NETWORK, NORMALISE
 from medadv.victims.defended import Protection
+from medadv.victims.detection import GREY_LEVELS
 from medadv.victims.detectors.build import DETECTORS
 from medadv.victims.detectors.kinds import AnySight
 from medadv.victims.networks import Architecture
@@ -109,6 +110,14 @@ class VictimSpec(Specified):
         if self.weights is None and isinstance(self.defence, Elsewhere):
             raise ValueError("a defence made elsewhere is in a victim's weights: say where they are")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _grey_levels(cls, written: Any) -> Any:
+        """torchvision's detectors take [0, 1], and normalise that themselves."""
+        network = written.get("network") if isinstance(written, dict) else None
+        name = network.get("name") if isinstance(network, dict) else getattr(network, "name", None)
+        return {"normalise": GREY_LEVELS, **written} if name in DETECTORS else written
 
     @model_validator(mode="after")
     def _of_one_task(self) -> VictimSpec:

@@ -19,7 +19,6 @@ from medadv.victims.checkpoint import CARD
 from medadv.victims.declared import Declared
 from medadv.victims.declared_detector import DeclaredDetector
 from medadv.victims.defended import Protection
-from medadv.victims.detection import GREY_LEVELS
 
 SAID = frozenset(("modalities", "head", "regions", "network", "spatial", "normalise", "inference", "names", "folds"))
 """The settings of a victim that its own file may contradict, or leave open."""
@@ -105,9 +104,8 @@ class Entry:
         """How it is deployed where the study makes it, or Python brings a bare network: defaults included."""
         spec, parts = self.spec, self.parts
         if spec.detects:
-            normalise = spec.normalise if "normalise" in spec.model_fields_set else GREY_LEVELS
             modalities = spec.modalities or parts.modalities
-            return DeclaredDetector(parts.scheme, spec.network, modalities, normalise, spec.matching, spec.sight)
+            return DeclaredDetector(parts.scheme, spec.network, modalities, spec.normalise, spec.matching, spec.sight)
         return Declared(
             scheme=parts.scheme,
             modalities=spec.modalities or parts.modalities,
