@@ -221,7 +221,7 @@ def test_steps_without_a_bound_are_told_as_steps(results: Results) -> None:
     told = " ".join(threat.words(replace(results, arms=tuple(arms)), "fcn"))
     assert "the sum of all steps has no bound" in told
     assert "7.5 times a step’s length" in told
-    assert "Every pixel may change." in told
+    assert "Every pixel of the picture may change." in told
     assert "voxel" not in told
 
 
