@@ -69,13 +69,16 @@ if TYPE_CHECKING:
     from medadv.data.pictures import pictures as pictures
     from medadv.data.voc import voc_cohort as voc_cohort
     from medadv.labels import LabelScheme as LabelScheme
+    from medadv.objects import Objects as Objects
     from medadv.study.load import load_study as load_study
     from medadv.study.run import run as run
     from medadv.victims.certainty import Certainty as Certainty
     from medadv.victims.checkpoint import save_victim as save_victim
     from medadv.victims.combine import Upsampled as Upsampled
     from medadv.victims.declared import Declared as Declared
+    from medadv.victims.declared_detector import DeclaredDetector as DeclaredDetector
     from medadv.victims.defended import defended as defended
+    from medadv.victims.detection import Detector as Detector
     from medadv.victims.formats.opening import load_victim as load_victim
     from medadv.victims.formats.opening import mirrored as mirrored
     from medadv.victims.formats.opening import open_victim as open_victim
@@ -126,13 +129,16 @@ _WHERE = {
     "data.pictures": ("pictures",),
     "data.voc": ("voc_cohort",),
     "labels": ("LabelScheme",),
+    "objects": ("Objects",),
     "study.load": ("load_study",),
     "study.run": ("run",),
     "victims.certainty": ("Certainty",),
     "victims.checkpoint": ("save_victim",),
     "victims.combine": ("Upsampled",),
     "victims.declared": ("Declared",),
+    "victims.declared_detector": ("DeclaredDetector",),
     "victims.defended": ("defended",),
+    "victims.detection": ("Detector",),
     "victims.formats.opening": ("load_victim", "mirrored", "open_victim"),
     "victims.head": ("Sigmoid", "Softmax"),
     "victims.jpeg": ("Jpeg",),

@@ -224,8 +224,7 @@ class Detector:
     def _look(self, z: Float[Tensor, "b c *s"]) -> Seen:
         """Places in an image, and how the network scores them."""
         with torch.no_grad(), fit.explained(self.network, z):
-            places = self.looking.places(self.network, z)
-            logits = self.looking.logits(self.network, z, places)
+            places, logits = self.looking.look(self.network, z)
         self._check_classes(logits.shape[1], VictimError)
         return Seen.likely(places, self.looking.scores(logits), self.matching.score)
 

@@ -64,8 +64,8 @@ class Sight(Protocol):
         """How many classes a network tells, the background among them; None where it does not say."""
         ...
 
-    def places(self, network: nn.Module, x: Float[Tensor, "b c *s"]) -> Places:
-        """The places that the network classifies in these images."""
+    def look(self, network: nn.Module, x: Float[Tensor, "b c *s"]) -> tuple[Places, Float[Tensor, "b classes n"]]:
+        """The places that the network classifies in these images, and their logits, in one pass."""
         ...
 
     def logits(self, network: nn.Module, x: Float[Tensor, "b c *s"], places: Places) -> Float[Tensor, "b classes n"]:

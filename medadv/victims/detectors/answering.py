@@ -49,9 +49,10 @@ class Answering:
         """A module does not say; its answers do."""
         return None
 
-    def places(self, network: nn.Module, x: Float[Tensor, "b c *s"]) -> Places:
-        """The boxes of its answer."""
-        return numbered(list(self._answer(network, x)[1]))
+    def look(self, network: nn.Module, x: Float[Tensor, "b c *s"]) -> tuple[Places, Float[Tensor, "b classes n"]]:
+        """Its answer."""
+        logits, boxes = self._answer(network, x)
+        return numbered(list(boxes)), logits
 
     def logits(self, network: nn.Module, x: Float[Tensor, "b c *s"], places: Places) -> Float[Tensor, "b classes n"]:
         """The logits of its answer."""

@@ -32,17 +32,16 @@ class Lesions:
         found: int = _own(network).num_classes
         return found + 1
 
-    def places(self, network: nn.Module, x: Float[Tensor, "b c *s"]) -> Places:
-        """All anchors."""
+    def look(self, network: nn.Module, x: Float[Tensor, "b c *s"]) -> tuple[Places, Float[Tensor, "b classes n"]]:
+        """All anchors and their logits."""
         whole = _own(network)
         images, answers = _answered(whole, x)
-        return numbered(whole.anchor_generator(images, answers))
+        return numbered(whole.anchor_generator(images, answers)), _classified(whole, answers).transpose(1, 2)
 
     def logits(self, network: nn.Module, x: Float[Tensor, "b c *s"], places: Places) -> Float[Tensor, "b classes n"]:
         """What the head says at these anchors."""
         whole = _own(network)
-        answers = whole._reshape_maps(_answered(whole, x)[1])
-        return gathered(with_background(answers, whole.box_selector.score_thresh), places.own)
+        return gathered(_classified(whole, _answered(whole, x)[1]), places.own)
 
     def scores(self, logits: Float[Tensor, "b classes n"]) -> Float[Tensor, "b classes n"]:
         """A sigmoid each."""
@@ -98,3 +97,8 @@ def _answered(whole: RetinaNetDetector, x: Float[Tensor, "b c *s"]) -> tuple[Ten
     ensure_dict_value_to_list_(answers)
     maps: list[Tensor] = answers[whole.cls_key]
     return images, maps
+
+
+def _classified(whole: RetinaNetDetector, maps: list[Tensor]) -> Float[Tensor, "b n classes"]:
+    """The logits of all anchors, and the background's."""
+    return with_background(whole._reshape_maps(maps), whole.box_selector.score_thresh)

@@ -11,11 +11,19 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from medadv.errors import ConfigError
 from medadv.objects import Objects
-from medadv.victims.detectors.torchvision_way import Frame, described, features_of, learnt, reported
+from medadv.victims.detectors.torchvision_way import (
+    Features,
+    Frame,
+    described,
+    features_of,
+    learnt,
+    reported,
+)
 from medadv.victims.sight import Places, changed, padded
 
 LADDER = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.98, 0.99)
@@ -53,8 +61,8 @@ class TwoStage:
         layer = getattr(_parts(network).roi_heads.box_predictor, "cls_score", None)
         return getattr(layer, "out_features", None)
 
-    def places(self, network: nn.Module, x: Float[Tensor, "b c h w"]) -> Places:
-        """Dense proposals, by a copy of the network's own proposal network."""
+    def look(self, network: nn.Module, x: Float[Tensor, "b c h w"]) -> tuple[Places, Float[Tensor, "b classes n"]]:
+        """Dense proposals, by a copy of the network's own proposal network, and their logits."""
         whole = _parts(network)
         images, features = features_of(whole, x)
         thresholds = LADDER if self.nms is None else (self.nms,)
@@ -65,19 +73,13 @@ class TwoStage:
             best = [old if full else new for old, new, full in zip(best, proposals, enough, strict=True)]
             if all(len(each) >= self.count for each in best):
                 break
-        return Places.of(Frame.of(images, x).stored(best), best)
+        places = Places.of(Frame.of(images, x).stored(best), best)
+        return places, _classified(whole, images, features, places)
 
     def logits(self, network: nn.Module, x: Float[Tensor, "b c h w"], places: Places) -> Float[Tensor, "b classes n"]:
         """Features of this image, pooled under the frozen proposals, classified."""
         whole = _parts(network)
-        images, features = features_of(whole, x)
-        boxes = [own[valid] for own, valid in zip(places.own, places.valid, strict=True)]
-        heads = whole.roi_heads
-        pooled = _fresh(heads.box_roi_pool)(features, boxes, images.image_sizes)
-        logits: Tensor = heads.box_predictor(heads.box_head(pooled))[0]
-        placed = padded(torch.split(logits, [len(each) for each in boxes])).transpose(1, 2)
-        # The fullest sample may have left the batch: places keep their number.
-        return F.pad(placed, (0, places.valid.shape[1] - placed.shape[2]))
+        return _classified(whole, *features_of(whole, x), places)
 
     def scores(self, logits: Float[Tensor, "b classes n"]) -> Float[Tensor, "b classes n"]:
         """Softmax over the classes."""
@@ -114,6 +116,19 @@ class TwoStage:
 def _parts(network: nn.Module) -> GeneralizedRCNN:
     assert isinstance(network, GeneralizedRCNN)  # by sight_of, or by who chose this sight
     return network
+
+
+def _classified(
+    whole: GeneralizedRCNN, images: ImageList, features: Features, places: Places
+) -> Float[Tensor, "b classes n"]:
+    """What the second stage says of places, by the features under them."""
+    heads = whole.roi_heads
+    boxes = [own[valid] for own, valid in zip(places.own, places.valid, strict=True)]
+    pooled = _fresh(heads.box_roi_pool)(features, boxes, images.image_sizes)
+    logits: Tensor = heads.box_predictor(heads.box_head(pooled))[0]
+    placed = padded(torch.split(logits, [len(each) for each in boxes])).transpose(1, 2)
+    # The fullest sample may have left the batch: places keep their number.
+    return F.pad(placed, (0, places.valid.shape[1] - placed.shape[2]))
 
 
 def _fresh(pool: nn.Module) -> nn.Module:
