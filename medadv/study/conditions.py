@@ -168,6 +168,30 @@ class Perturbation(Condition, Protocol):
         ...
 
 
+class MadeOf:
+    """What conditions have in common that are made of another one's perturbation: all that bounds it.
+
+    A threat is made concrete by the clean voxels alone, so it is the same for every victim.
+    """
+
+    of: Perturbation
+
+    @property
+    def threat(self) -> Limits:
+        """The other one's."""
+        return self.of.threat
+
+    @property
+    def reach(self) -> Reach:
+        """The other one's."""
+        return self.of.reach
+
+    @property
+    def maps(self) -> str | None:
+        """The other one's."""
+        return self.of.maps
+
+
 @dataclass(frozen=True)
 class Unchanged:
     """The case itself. As ``clean`` it is scored where it lies; as the control ``identity`` it takes an attack's way

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from medadv.study.attack_base import Limits
-from medadv.study.conditions import Need, Perturbation, Scene, Shown, slug, threat_settings, told_of
+from medadv.study.conditions import MadeOf, Need, Perturbation, Scene, Shown, slug, threat_settings, told_of
 from medadv.study.reach import Reach
 from medadv.study.records import Presented
 
@@ -56,7 +56,7 @@ class SignNoise:
 
 
 @dataclass(frozen=True)
-class Permuted:
+class Permuted(MadeOf):
     """An attack's own perturbation, shuffled: the same values, no aim (the PERM control of Xie et al. 2017).
 
     Voxels are shuffled inside the support of each modality, or whole planes are, of all modalities alike.
@@ -81,24 +81,9 @@ class Permuted:
         return "-".join(["permuted", *self._how, self.of.name])
 
     @property
-    def threat(self) -> Limits:
-        """The attack's."""
-        return self.of.threat
-
-    @property
-    def reach(self) -> Reach:
-        """The attack's."""
-        return self.of.reach
-
-    @property
     def needs(self) -> tuple[Need, ...]:
         """The attack."""
         return (Need(self.of.name),)
-
-    @property
-    def maps(self) -> str | None:
-        """The attack's."""
-        return self.of.maps
 
     @property
     def presented(self) -> Presented:

@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from medadv.study.attack_base import Limits
-from medadv.study.conditions import Attacked, Need, Scene, Shown, attacked, slug, threat_settings, told_of
-from medadv.study.reach import Reach
+from medadv.study.conditions import Attacked, MadeOf, Need, Scene, Shown, attacked, slug, threat_settings, told_of
 from medadv.study.records import Presented
 from medadv.study.spec import Study
 
 
 @dataclass(frozen=True)
-class Transferred:
+class Transferred(MadeOf):
     """What an attack delivered for another victim on the same case, voxel for voxel (Papernot et al. 2016,
     arXiv:1605.07277): the one attack that the gradients of the victim that is asked cannot mislead.
 
@@ -39,24 +37,9 @@ class Transferred:
         return f"{self.family}-{slug(self.of.threat.budget)}"
 
     @property
-    def threat(self) -> Limits:
-        """The attack's: it is made concrete by the clean voxels alone, so it is the same for every victim."""
-        return self.of.threat
-
-    @property
-    def reach(self) -> Reach:
-        """The attack's."""
-        return self.of.reach
-
-    @property
     def needs(self) -> tuple[Need, ...]:
         """What the attack delivered for its victim."""
         return (Need(self.of.name, self.source),)
-
-    @property
-    def maps(self) -> str | None:
-        """The attack's."""
-        return self.of.maps
 
     @property
     def presented(self) -> Presented:
@@ -74,7 +57,7 @@ class Transferred:
 
 
 @dataclass(frozen=True)
-class Shared:
+class Shared(MadeOf):
     """What one attack found for several victims together, shown to those of them for whom it is not stored.
 
     Attributes:
@@ -101,24 +84,9 @@ class Shared:
         return self.of.name
 
     @property
-    def threat(self) -> Limits:
-        """The attack's."""
-        return self.of.threat
-
-    @property
-    def reach(self) -> Reach:
-        """The attack's."""
-        return self.of.reach
-
-    @property
     def needs(self) -> tuple[Need, ...]:
         """What the attack delivered."""
         return (Need(self.of.name, self.holder),)
-
-    @property
-    def maps(self) -> str | None:
-        """The attack's."""
-        return self.of.maps
 
     @property
     def presented(self) -> Presented:
