@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medadv.attack.budget import Budget as Budget
     from medadv.attack.exchange import Exchange as Exchange
+    from medadv.attack.exchange import Strong as Strong
     from medadv.attack.joint import Draws as Draws
     from medadv.attack.joint import Joint as Joint
     from medadv.attack.joint import Together as Together
@@ -105,7 +106,7 @@ __version__ = version("medadv")
 
 _WHERE = {
     "attack.budget": ("Budget",),
-    "attack.exchange": ("Exchange",),
+    "attack.exchange": ("Exchange", "Strong"),
     "attack.joint": ("Draws", "Joint", "Together"),
     "attack.loop": ("Adversarial", "Attack"),
     "attack.losses": ("Tempered",),

@@ -7,7 +7,7 @@ entropy of l minus that of l', and it does not saturate. Which targets are activ
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,6 +26,41 @@ Active = Literal["written", "released"]
 
 
 @dataclass(frozen=True)
+class Strong:
+    """When a box is fooled for sure, as Xie et al.'s code for detection asks: being decided as l' is not enough.
+
+    The fooled boxes that non-maximum suppression leaves, whatever their classes, are those that would be reported. One of
+    them whose score is too low counts as not fooled, and is pushed on; the suppressed ones need no score.
+
+    Attributes:
+        score: of l', at least.
+        nms: the overlap above which a box is suppressed by a better one.
+
+    Raises:
+        ConfigError: no shares.
+    """
+
+    score: float = 0.8
+    nms: float = 0.35
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (a study may not misspell a key)
+
+    def __post_init__(self) -> None:
+        if not (0 < self.score < 1 and 0 < self.nms <= 1):
+            raise ConfigError("score and overlap of a fooled box are shares", got=self, expected="score=0.8, nms=0.35")
+
+
+@runtime_checkable
+class Boxed(Targets, Protocol):
+    """Targets that are boxes: they have scores as they are deployed, and suppress each other."""
+
+    def reported(
+        self, raw: Logits, where: Bool[Tensor, "b n"], nms: float
+    ) -> tuple[Bool[Tensor, "b n"], Float[Tensor, "b n"]]:
+        """Those of some targets that suppression by overlap leaves, and the score of every target's decided class."""
+        ...
+
+
+@dataclass(frozen=True)
 class Exchange:
     """Each label l exchanged for another one, l' (Xie et al. 2017, arXiv:1703.08603, eq. 1 and Algorithm 1).
 
@@ -36,7 +71,8 @@ class Exchange:
         tolerance: done when no more targets are active than this share of those that count and are not background in
             truth: 0.01 in their code for segmentation.
         let_vanish: whether a target that is decided as background is let be; with ``"released"`` alone, their code for
-            detection.
+            detection. It is done when no target is decided as l any more, though some may be pushed still.
+        strong: of boxes: which of those that are decided as l' are fooled for sure; None: all.
         labels: whether l is that of the ``"truth"``, or the victim's own clean ``"prediction"``.
 
     Raises:
@@ -48,6 +84,7 @@ class Exchange:
     tolerance: float = 0.0
     let_vanish: bool = False
     labels: Labels = "truth"
+    strong: Strong | None = None
 
     def __post_init__(self) -> None:
         as_relabel(self.relabel)
@@ -65,6 +102,12 @@ class Exchange:
 
     def prepare(self, raw0: Logits, targets: Targets, rng: Rng) -> Exchanging:
         """Which label each target has, and which one it shall have."""
+        if self.strong is not None and not isinstance(targets, Boxed):
+            raise ConfigError(
+                "only boxes suppress each other, and the victim's targets are none",
+                got=self.strong,
+                advice="leave out strong, or attack a detector",
+            )
         own = targets if self.labels == "truth" else targets.decided(raw0)
         wanted = self.relabel(own, raw0, rng)
         where = wanted.where & (wanted.labels != own.labels)
@@ -88,28 +131,41 @@ class Exchanging:
     def __call__(self, raw: Logits, progress: float) -> Judgement:  # noqa: ARG002
         """Judge an answer; the number of active targets is noted."""
         raw = self.own.logits(raw)
-        active = self._active(raw)
+        active, left = self._active(raw)
         count = active.flatten(1).sum(1)
         gain = _of(raw, self.wanted.labels) - _of(raw, self.own.labels)
         value = torch.where(active, gain, 0).flatten(1).sum(1)
         foreground = (self.own.where & (self.own.labels != self._background)).flatten(1).sum(1)
         merit = share_won(self.own.where & ~active, raw, self.own)
-        done = count <= self.settings.tolerance * foreground
+        done = left.flatten(1).sum(1) <= self.settings.tolerance * foreground
         return Judgement(value, merit, done, {"active": count.to(raw.dtype)})
 
     def active(self, raw: Logits) -> Bool[Tensor, "b *targets"]:
         """The targets that a victim's raw answer leaves to be pushed."""
-        return self._active(self.own.logits(raw))
+        return self._active(self.own.logits(raw))[0]
 
     @torch.no_grad()
-    def _active(self, logits: Logits) -> Bool[Tensor, "b *targets"]:
+    def _active(self, logits: Logits) -> tuple[Bool[Tensor, "b *targets"], Bool[Tensor, "b *targets"]]:
+        """The targets that are pushed, and those that keep it from being done."""
         best = logits.amax(1)
+        kept, won = (_of(logits, each.labels) >= best for each in (self.own, self.wanted))
+        weak = self._weak(logits, won & self.own.where)
+        kept = self.own.where & (kept | weak)
         if self.settings.active == "written":
-            return self.own.where & (_of(logits, self.own.labels) >= best)
-        won = _of(logits, self.wanted.labels) >= best
-        if self.settings.let_vanish:
-            won |= logits[:, self._background] >= best
-        return self.own.where & ~won
+            return kept, kept
+        if not self.settings.let_vanish:
+            pushed = self.own.where & (~won | weak)
+            return pushed, pushed
+        return self.own.where & (~(won | (logits[:, self._background] >= best)) | weak), kept
+
+    def _weak(self, logits: Logits, fooled: Bool[Tensor, "b *targets"]) -> Bool[Tensor, "b *targets"]:
+        """The fooled targets that are not fooled for sure."""
+        strong = self.settings.strong
+        if strong is None:
+            return torch.zeros_like(fooled)
+        assert isinstance(self.own, Boxed)  # by Exchange.prepare
+        reported, scores = self.own.reported(logits, fooled, strong.nms)
+        return reported & (scores < strong.score)
 
     @property
     def _background(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from medadv.attack.budget import Budget, Unit
-from medadv.attack.exchange import Active, Exchange
+from medadv.attack.exchange import Active, Exchange, Strong
 from medadv.attack.loop import Attack, counted, random
 from medadv.attack.losses import Loss, cross_entropy
 from medadv.attack.objective import Apart, Away, Labels, Towards, dice_lost
@@ -154,6 +154,7 @@ def dag(
     tolerance: float = 0.0,
     let_vanish: bool = False,
     labels: Labels = "truth",
+    strong: Strong | None = None,
 ) -> Attack:
     """Dense adversary generation: steps of γ g / ‖g‖∞ until no target is active (Xie et al. 2017, arXiv:1703.08603).
 
@@ -162,5 +163,5 @@ def dag(
     classes that the picture lacks, ``Permute(absent=True)``, and pushes the ``"released"`` targets.
     """
     threat = gamma if isinstance(gamma, Threat) else Unbounded(Budget.parse(gamma))
-    objective = Exchange(relabel, active, tolerance, let_vanish, labels)
+    objective = Exchange(relabel, active, tolerance, let_vanish, labels, strong)
     return Attack(threat, objective, Plain(1.0), steps, keep="until done")

@@ -23,7 +23,7 @@ Limits = Linf | Unbounded
 _ELSEWHERE = ("budgets", "modalities", "victims", "joint")
 """Settings of an attack that are told with its threat, or with its victims."""
 
-_LATER: dict[str, Any] = {"labels": "truth", "region": None, "draws": 1}
+_LATER: dict[str, Any] = {"labels": "truth", "region": None, "draws": 1, "strong": None}
 """Settings that came later, and what they are if left out."""
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from medadv.attack.budget import Budget
-from medadv.attack.exchange import Active
+from medadv.attack.exchange import Active, Strong
 from medadv.attack.loop import Attack
 from medadv.attack.presets import dag, fgsm, fgsm_ll, ifgsm, ifgsm_ll, mifgsm, pgd, tifgsm
 from medadv.attack.threat import Legal
@@ -196,6 +196,7 @@ class Dag(Targeted):
     active: Active = Field("written", description="written: still its own label; released: not yet the wanted one")
     tolerance: float = Field(0.0, ge=0, lt=1, description="active targets that may be left, of the foreground's")
     let_vanish: bool = Field(False, description="with released: let be what is decided as background")
+    strong: Strong | None = Field(None, description="of detectors: the score that a fooled box needs, {} for theirs")
 
     @field_validator("budgets")
     @classmethod
@@ -234,6 +235,7 @@ class Dag(Targeted):
             tolerance=self.tolerance,
             let_vanish=self.let_vanish,
             labels=self.labels,
+            strong=self.strong,
         )
 
 

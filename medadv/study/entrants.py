@@ -121,6 +121,16 @@ class VictimSpec(Specified):
 
     @model_validator(mode="after")
     def _of_one_task(self) -> VictimSpec:
+        if self.like is None or {"network", "task"} & self.model_fields_set:
+            self.check_task()
+        return self  # else the victim that it is like has the network
+
+    def check_task(self) -> None:
+        """Refuse settings of the other task.
+
+        Raises:
+            ValueError: a setting of detectors for a segmentation network, or the other way round.
+        """
         of_detectors = {"sight", "matching"}
         of_segmenters = {"head", "regions", "spatial", "inference", "mirror", "names", "folds"}
         others = of_segmenters if self.detects else of_detectors
@@ -130,7 +140,6 @@ class VictimSpec(Specified):
             raise ValueError(f"{', '.join(said)} are settings of a {other}, and {self.network.name} is a {kind}")
         if self.detects and self.defence is not None and not isinstance(self.defence, Elsewhere):
             raise ValueError(f"the {self.defence.name} is a defence of segmentation networks; a detector has none yet")
-        return self
 
 
 @dataclass(frozen=True)
@@ -251,6 +260,8 @@ def _merged(like: VictimSpec | None, written: VictimSpec) -> VictimSpec:
     shared: dict[str, Any] = {key: value for key, value in other.items() if key not in ("weights", "defence", "like")}
     training = {**shared.get("training", {}), **own.get("training", {})}
     try:
-        return VictimSpec.model_validate({**shared, **own, **({"training": training} if training else {})})
+        merged = VictimSpec.model_validate({**shared, **own, **({"training": training} if training else {})})
     except ValidationError as error:
         raise ValueError(str(error)) from error
+    merged.check_task()
+    return merged

@@ -155,7 +155,8 @@ class Detector:
                 "the targets of a detector are places in a clean image, and there are none yet",
                 advice="freeze them: victim.prepare(x, Rng.seeded(0, len(x)))",
             )
-        return Proposals.of(self.scheme, self.seen, truth, self.matching)
+        targets = Proposals.of(self.scheme, self.seen, truth, self.matching)
+        return replace(targets, scoring=self.looking.scores)
 
     def __call__(self, x: Float[Tensor, "b c *s"]) -> Float[Tensor, "b classes n"]:
         """Stored pixels → logits of the frozen places; of fresh ones where none are frozen.

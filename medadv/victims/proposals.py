@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NoReturn
 
 import torch
 from jaxtyping import Bool, Float, Int
+from monai.data.box_utils import non_max_suppression
 from torch import Tensor
 
 from medadv.errors import ConfigError, VictimError
@@ -15,6 +17,10 @@ from medadv.labels import BACKGROUND, LabelScheme
 from medadv.objects import Objects, Truth, overlap
 from medadv.victims.head import Softmax
 from medadv.victims.sight import Places
+
+
+Scoring = Callable[[Float[Tensor, "b classes n"]], Float[Tensor, "b classes n"]]
+"""Logits → scores, as a detector is deployed."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ class Proposals:
         labels: the class of each that an attack is told: the same, or inside and outside of a region.
         where: the places that count.
         only: the region or tissue whose outside and inside are the two classes; None for all classes.
+        scoring: how the detector scores what it classifies; a softmax if nothing is said.
     """
 
     scheme: LabelScheme
@@ -84,6 +91,7 @@ class Proposals:
     labels: Int[Tensor, "b n"]
     where: Bool[Tensor, "b n"]
     only: str | None = None
+    scoring: Scoring = partial(torch.softmax, dim=1)
 
     @classmethod
     def of(cls, scheme: LabelScheme, seen: Seen, truth: Truth, matching: Matching) -> Proposals:
@@ -180,11 +188,23 @@ class Proposals:
         """The same labels; only these places count."""
         return replace(self, where=where)
 
+    def reported(
+        self, raw: Float[Tensor, "b classes n"], where: Bool[Tensor, "b n"], nms: float
+    ) -> tuple[Bool[Tensor, "b n"], Float[Tensor, "b n"]]:
+        """Those of some places that suppression leaves, whatever their classes, and the score of every place."""
+        scores = self.scoring(raw.detach()).amax(1)
+        left = torch.zeros_like(where)
+        for kept, chosen, boxes, score in zip(left, where, self.places.boxes, scores, strict=True):
+            if chosen.any():
+                best = torch.as_tensor(non_max_suppression(boxes[chosen].float(), score[chosen].float(), nms))
+                kept[chosen.nonzero().flatten()[best]] = True
+        return left, scores
+
     def take(self, index: Int[Tensor, "kept"]) -> Proposals:
         """The targets of a part of the batch."""
         objects = tuple(self.objects[i] for i in index.tolist())
         parts = (self.places.take(index), self.kinds[index], self.labels[index], self.where[index])
-        return Proposals(self.scheme, objects, *parts, self.only)
+        return Proposals(self.scheme, objects, *parts, self.only, self.scoring)
 
 
 def checked(truth: object, scheme: LabelScheme, batch: int, corners: int) -> tuple[Objects, ...]:

@@ -267,3 +267,17 @@ def test_declarations_about_defences_need_a_defence() -> None:
                 "primary": {"region": "WT", "margin": 0.05},
             }
         )
+
+
+def test_a_detector_like_another_may_be_looked_at_otherwise() -> None:
+    """The network is that of the victim that it is like: what is a detector's setting is known once they are merged."""
+    dense, sparse = ({"sight": {"name": "two-stage", "nms": nms}} for nms in (0.9, 0.6))
+    made = study(dense={"network": {"name": "FasterRCNN"}, **dense}, sparse={"like": "dense", **sparse}).entrants
+    assert (made["dense"].spec.sight.nms, made["sparse"].spec.sight.nms) == (0.9, 0.6)
+    assert made["sparse"].spec.detects
+    with pytest.raises(ConfigError, match="sight are settings of a detector, and UNet is a segmentation network"):
+        study(sparse={"like": "unet", **sparse})
+    with pytest.raises(ConfigError, match="sight are settings of a detector"):
+        study(silent={}, sparse={"like": "silent", **sparse})
+    with pytest.raises(ConfigError, match="head are settings of a segmentation network"):
+        study(dense={"network": {"name": "FasterRCNN"}}, other={"like": "dense", "head": "sigmoid"})
