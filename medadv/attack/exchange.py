@@ -107,14 +107,15 @@ class Exchanging:
         if self.settings.active == "written":
             return self.own.where & (_of(logits, self.own.labels) >= best)
         won = _of(logits, self.wanted.labels) >= best
-        if self.settings.let_vanish:
+        if self.settings.let_vanish and self._background >= 0:
             won |= logits[:, self._background] >= best
         return self.own.where & ~won
 
     @property
     def _background(self) -> int:
-        """The class of background; of a region head, outside."""
-        return 0 if self.own.grouped else self.own.scheme.tissues.index(BACKGROUND)
+        """The class of background; of a region head, outside; -1 where there is none."""
+        tissues = self.own.scheme.tissues
+        return 0 if self.own.grouped else tissues.index(BACKGROUND) if BACKGROUND in tissues else -1
 
     def take(self, index: Int[Tensor, "kept"]) -> Exchanging:
         """The goal for a part of the batch."""

@@ -17,7 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from medadv.attack.budget import Budget
 from medadv.data.support import Support
 from medadv.errors import BudgetError, ConfigError
-from medadv.labels import BACKGROUND, LabelScheme
+from medadv.labels import LabelScheme
 from medadv.study.attacks import AttackSpec
 from medadv.study.borrowed import Offer, Sum, Transfers
 from medadv.study.defences import Augmentation, Hardening
@@ -198,7 +198,7 @@ class Study(Specified):
                 for images of another number of axes, or a primary region that is not scored.
             BudgetError: a budget for another number of modalities.
         """
-        scored = self.regions or (ALL, BACKGROUND, *scheme.names)
+        scored = self.regions or (ALL, *scheme.scorable)
         for name in (*scored, self.primary.region):
             if name != ALL:
                 scheme.members(name)

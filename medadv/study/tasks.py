@@ -133,8 +133,8 @@ class Segmentation:
         return own or (VOLUMES if axes == 3 else PICTURES)
 
     def regions(self, scheme: LabelScheme, axes: int) -> tuple[str, ...]:
-        """Regions and tissues; of a picture all classes together, and each, the background among them."""
-        return scheme.names if axes == 3 else (ALL, BACKGROUND, *scheme.names)
+        """Regions and tissues; of a picture all classes together, and each, background among them if there is one."""
+        return scheme.names if axes == 3 else (ALL, *scheme.scorable)
 
     def measures(
         self, answer: Answer, volume: Volume, regions: Sequence[str], metrics: Sequence[MetricName]
