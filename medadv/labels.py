@@ -61,6 +61,11 @@ class LabelScheme:
         alone = {tissues for tissues in self.regions.values() if len(tissues) == 1}
         return (*self.regions, *(t for t in self.tissues if t != BACKGROUND and (t,) not in alone))
 
+    @property
+    def scorable(self) -> tuple[str, ...]:
+        """What can be scored where background is a class like others: background, if there is one, and ``names``."""
+        return (*(tissue for tissue in self.tissues if tissue == BACKGROUND), *self.names)
+
     def members(self, name: str) -> tuple[str, ...]:
         """The tissues of a region, or the tissue itself.
 

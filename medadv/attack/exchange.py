@@ -153,7 +153,7 @@ class Exchanging:
         kept = self.own.where & (kept | weak)
         if self.settings.active == "written":
             return kept, kept
-        if not self.settings.let_vanish:
+        if not self.settings.let_vanish or self._background < 0:
             pushed = self.own.where & (~won | weak)
             return pushed, pushed
         return self.own.where & (~(won | (logits[:, self._background] >= best)) | weak), kept
@@ -169,8 +169,9 @@ class Exchanging:
 
     @property
     def _background(self) -> int:
-        """The class of background; of a region head, outside."""
-        return 0 if self.own.grouped else self.own.scheme.tissues.index(BACKGROUND)
+        """The class of background; of a region head, outside; -1 where there is none."""
+        tissues = self.own.scheme.tissues
+        return 0 if self.own.grouped else tissues.index(BACKGROUND) if BACKGROUND in tissues else -1
 
     def take(self, index: Int[Tensor, "kept"]) -> Exchanging:
         """The goal for a part of the batch."""

@@ -207,6 +207,10 @@ class Bench:
         """The share of voxels on which the way that is differentiated decides like the deployed answer to ``x``."""
         return self.task.agreement(self._told(self.victim.decided(x)), answer)
 
+    def certainty(self, x: Image) -> dict[str, float] | None:
+        """How sure the deployed answer to ``x`` is; None where nobody knows."""
+        return self.task.certainty(self.victim, x, self.posed)
+
     def _told(self, decision: Any) -> Answer:
         return self.task.told(decision, self.victim.scheme, self.case.scheme)
 

@@ -40,6 +40,7 @@ class Cell:
         sources: what the condition needs → the cell that delivers it.
         metrics: how it is scored.
         partners: the other victims that are attacked together with the bench's, each with the same case.
+        certain: whether the record tells how sure the answer is.
     """
 
     bench: Bench
@@ -49,6 +50,7 @@ class Cell:
     sources: Mapping[Need, Cell] = field(default_factory=dict)
     metrics: tuple[MetricName, ...] = VOLUMES
     partners: Mapping[str, Bench] = field(default_factory=dict)
+    certain: bool = False
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
@@ -66,6 +68,7 @@ class Cell:
             "condition": self.condition.settings(),
             "regions": list(self.regions),
             **({} if self.metrics == VOLUMES else {"metrics": list(self.metrics)}),
+            **({"certainty": True} if self.certain else {}),
             "seed": self.seed,
             "precision": "float32",
             "schema": SCHEMA,
@@ -182,6 +185,7 @@ class Cell:
             fidelity=fidelity(bench.volume.x, delivered, bench.case.modalities, 255.0 if pictures else None),
             scores=rows(of_file, of_memory, self._of_copy()),
             distortion=distortion(bench.volume.x, delivered) if pictures else None,
+            certainty=bench.certainty(again) if self.certain else None,
             **bench.task.kept(fooled, bench.volume),
         )
         bench.folder.finish(record, time.perf_counter() - began)

@@ -149,6 +149,8 @@ class Record(_Row):
         agreement: the share of voxels on which the differentiated way and the predictor that is scored decide alike
             on the delivered voxels; None where they are one.
         distortion: of a picture; None of a volume, whose modalities share no unit.
+        certainty: how sure the deployed answer to the delivered file is, over the targets that count: ``confidence``,
+            ``doubt``, ``entropy`` (nats), ``lead``, as ``medadv.Certainty`` has them; None where nobody asked, or knows.
         found, objects: of a detector, what it reports on the delivered file, and what the expert drew; else None.
     """
 
@@ -173,6 +175,7 @@ class Record(_Row):
     fidelity: list[Fidelity]
     scores: list[Score]
     distortion: Distortion | None = None
+    certainty: dict[str, float] | None = None
     found: ObjectList | None = None
     objects: ObjectList | None = None
 

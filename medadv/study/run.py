@@ -257,7 +257,14 @@ class _Stage:
             partners = {other: benches[other] for other in together}
             metrics = bench.task.metrics(self.study.metrics, self.study.data.axes)
             made[Need(condition.name, name)] = Cell(
-                bench, condition, self.regions[name], self.study.seed, sources, metrics, partners
+                bench,
+                condition,
+                self.regions[name],
+                self.study.seed,
+                sources,
+                metrics,
+                partners,
+                self.study.certainty,
             )
         return list(made.values())
 

@@ -17,7 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from medadv.attack.budget import Budget
 from medadv.data.support import Support
 from medadv.errors import BudgetError, ConfigError
-from medadv.labels import BACKGROUND, LabelScheme
+from medadv.labels import LabelScheme
 from medadv.study.attacks import AttackSpec
 from medadv.study.borrowed import Offer, Sum, Transfers
 from medadv.study.defences import Augmentation, Hardening
@@ -28,7 +28,7 @@ from medadv.study.records import ALL
 from medadv.study.scores import DETECTION as OF_OBJECTS
 from medadv.study.scores import PICTURES as OF_PICTURES
 from medadv.study.scores import VOLUMES as OF_VOLUMES
-from medadv.study.sections import Adaptive, Split, Volumes
+from medadv.study.sections import PICTURE_IMPORTERS, PICTURES, Adaptive, Split, Volumes
 from medadv.study.sources import Data
 from medadv.study.specified import Specified, distinct, readable_budgets
 
@@ -43,15 +43,6 @@ RESERVED = ("clean", "identity", "noise", "permuted", WORST)
 
 BEGINNINGS = ("permuted-", "noise-", "transfer-", "sum-", "rescaled-", "worst-")
 """How the names of conditions begin that the study makes itself."""
-
-PICTURES: dict[str, Any] = {
-    "legal": (0.0, 255.0),
-    "support": "everywhere",
-    "budgets": ["2 0-255", "4 0-255", "8 0-255"],
-}
-"""What a study of pictures says where it is silent."""
-
-PICTURE_IMPORTERS = ("pictures", "voc", "cityscapes", "coco")
 
 
 class Primary(Specified):
@@ -112,6 +103,9 @@ class Study(Specified):
     )
     metrics: tuple[Literal["dice", "hd95", "iou"], ...] | None = Field(
         None, min_length=1, description="of segmentations; dice and hd95 of volumes, iou of pictures if left out"
+    )
+    certainty: bool = Field(
+        False, description="whether records tell how sure segmentations are of what is delivered, and of clean cases"
     )
     legal: Literal["clean"] | tuple[float, float] | None = Field(
         "clean",
@@ -204,7 +198,7 @@ class Study(Specified):
                 for images of another number of axes, or a primary region that is not scored.
             BudgetError: a budget for another number of modalities.
         """
-        scored = self.regions or (ALL, BACKGROUND, *scheme.names)
+        scored = self.regions or (ALL, *scheme.scorable)
         for name in (*scored, self.primary.region):
             if name != ALL:
                 scheme.members(name)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from medadv.data.case import Case, Volume
@@ -22,6 +22,7 @@ from medadv.study.object_list import ObjectList
 from medadv.study.records import ALL
 from medadv.study.scores import DETECTION as OF_OBJECTS
 from medadv.study.scores import PICTURES, VOLUMES, Measure, score, score_objects
+from medadv.victims.certainty import Certainty
 from medadv.victims.detection import Detector
 from medadv.victims.segmentation import Segmenter
 from medadv.victims.thrift import SAVINGS, Saving
@@ -83,6 +84,10 @@ class Task(Protocol):
         """The share of targets on which two answers agree."""
         ...
 
+    def certainty(self, victim: Subject, x: Float[Tensor, "1 c *s"], truth: Truth) -> dict[str, float] | None:
+        """How sure the deployed answer is, over the targets that count; None where nobody knows."""
+        ...
+
     def kept(self, answer: Answer, volume: Volume) -> dict[str, ObjectList]:
         """What a record keeps of an answer beside its scores."""
         ...
@@ -128,8 +133,8 @@ class Segmentation:
         return own or (VOLUMES if axes == 3 else PICTURES)
 
     def regions(self, scheme: LabelScheme, axes: int) -> tuple[str, ...]:
-        """Regions and tissues; of a picture all classes together, and each, the background among them."""
-        return scheme.names if axes == 3 else (ALL, BACKGROUND, *scheme.names)
+        """Regions and tissues; of a picture all classes together, and each, background among them if there is one."""
+        return scheme.names if axes == 3 else (ALL, *scheme.scorable)
 
     def measures(
         self, answer: Answer, volume: Volume, regions: Sequence[str], metrics: Sequence[MetricName]
@@ -145,6 +150,16 @@ class Segmentation:
         assert isinstance(one, Tensor)
         assert isinstance(other, Tensor)
         return float((one == other).double().mean())
+
+    def certainty(self, victim: Subject, x: Float[Tensor, "1 c *s"], truth: Truth) -> dict[str, float] | None:
+        """By the deployed logits; a format's own predictor tells none."""
+        assert isinstance(victim, Segmenter)
+        logits = victim.deployed_logits(x)
+        if logits is None:
+            return None
+        (sure,) = Certainty.of(logits).mean(victim.targets(truth).where)
+        told = {"confidence": sure.confidence, "doubt": sure.doubt, "entropy": sure.entropy, "lead": sure.lead}
+        return told if sure.targets else None
 
     def kept(self, answer: Answer, volume: Volume) -> dict[str, ObjectList]:  # noqa: ARG002
         """Nothing: the counts of its scores are enough."""
@@ -204,6 +219,12 @@ class Detection:
     def agreement(self, one: Answer, other: Answer) -> float:
         """Whether they are the same: a detector has one way to answer."""
         return float(isinstance(one, Objects) and isinstance(other, Objects) and torch.equal(one.boxes, other.boxes))
+
+    def certainty(
+        self, victim: Subject, x: Float[Tensor, "1 c *s"], truth: Truth  # noqa: ARG002
+    ) -> dict[str, float] | None:
+        """Scores are told with the objects."""
+        return None
 
     def kept(self, answer: Answer, volume: Volume) -> dict[str, ObjectList]:
         """Both lists: average precision is that of a data set."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -106,7 +107,7 @@ class Pad:
     Attributes:
         to: voxels along each axis, or along all; 0 or less keeps an axis.
         method: ``symmetric`` (the odd voxel at the end) or ``end``.
-        value: what is set around.
+        value: what is set around; for each modality, or for all.
 
     Raises:
         ConfigError: sizes that are no whole numbers.
@@ -114,19 +115,27 @@ class Pad:
 
     to: int | tuple[int, ...]
     method: Literal["symmetric", "end"] = "symmetric"
-    value: float = 0.0
+    value: float | tuple[float, ...] = 0.0
     name: Literal["pad"] = "pad"
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  (a study may not misspell a key)
 
     def __post_init__(self) -> None:
         listed(self, "to")
+        if isinstance(self.value, list):
+            object.__setattr__(self, "value", tuple(self.value))
 
     def prepare(self, x: Image, affine: Affine | None) -> Placed:
         """The step for images of this shape.
 
         Raises:
-            VictimError: the image has another number of axes.
+            VictimError: the image has another number of axes, or of modalities.
         """
+        if isinstance(self.value, tuple) and len(self.value) != x.shape[1]:
+            raise VictimError(
+                f"the step {self.name!r} has a value for each of other modalities than the image has",
+                got=f"{len(self.value)} values",
+                expected=f"{x.shape[1]}, or one for all",
+            )
         return _padded(x, each(self.to, x.ndim - 2, self.name), self.method, self.value, affine)
 
 
@@ -200,17 +209,24 @@ class _Boxed:
 
     box: Box
     shape: tuple[int, ...]
-    value: float
+    value: float | tuple[float, ...]
     affine: Affine | None
 
     @classmethod
-    def of(cls, box: Box, shape: tuple[int, ...], affine: Affine | None, value: float = 0.0) -> _Boxed:
+    def of(
+        cls, box: Box, shape: tuple[int, ...], affine: Affine | None, value: float | tuple[float, ...] = 0.0
+    ) -> _Boxed:
         way = np.eye(len(shape) + 1)
         way[:-1, -1] = [first for first, _ in box]
         return cls(box, shape, value, after(affine, way))
 
     def __call__(self, x: Image) -> Float[Tensor, "b c *after"]:
-        return F.pad(x, self._widths, value=self.value) if any(self._widths) else x
+        if not any(self._widths):
+            return x
+        if isinstance(self.value, tuple):
+            channels = zip(x.split(1, 1), self.value, strict=True)
+            return torch.cat([F.pad(one, self._widths, value=value) for one, value in channels], 1)
+        return F.pad(x, self._widths, value=self.value)
 
     def back(self, answer: Float[Tensor, "b k *after"], outside: Float[Tensor, "k"]) -> Float[Tensor, "b k *s"]:
         if not any(self._widths):
@@ -237,7 +253,9 @@ class _Boxed:
         return [width for (first, end), size in ends for width in (-first, end - size)]
 
 
-def _padded(x: Image, to: tuple[int, ...], method: str, value: float, affine: Affine | None) -> _Boxed:
+def _padded(
+    x: Image, to: tuple[int, ...], method: str, value: float | tuple[float, ...], affine: Affine | None
+) -> _Boxed:
     shape = tuple(x.shape[2:])
     widths = [max(size - n, 0) for n, size in zip(shape, to, strict=True)]
     before = [width // 2 if method == "symmetric" else 0 for width in widths]

@@ -219,12 +219,20 @@ class Segmenter:
         """Stored voxels → the deployed label map, in stored label numbers."""
         if self.one_way:
             return self.decided(x)
-        own = self.own(x)
+        if (logits := self.deployed_logits(x)) is not None:
+            return self.head.decide(logits)
+        assert self.deployed is not None  # or there would be logits
         with held_still(self.modules()), torch.no_grad():
-            if self.refine is not None:
-                return self.head.decide(self.refine(replace(self, way=None)._unrefined(x), own))
-            assert self.deployed is not None  # or there would be one way
-            return torch.cat([self.deployed(one[None], self.affine) for one in own])
+            return torch.cat([self.deployed(one[None], self.affine) for one in self.own(x)])
+
+    def deployed_logits(self, x: Float[Tensor, "b c *s"]) -> Logits | None:
+        """Stored voxels → the logits that the deployed answer is decided by, everything fresh; None where it is a
+        format's own predictor's, which answers with labels."""
+        if self.deployed is not None:
+            return None
+        with held_still(self.modules()), torch.no_grad():
+            logits = replace(self, way=None)._unrefined(x)
+            return logits if self.refine is None else self.refine(logits, self.own(x))
 
     def agreement(self, x: Float[Tensor, "b c *s"]) -> float:
         """The share of voxels on which the differentiable way and the deployed predictor decide alike."""

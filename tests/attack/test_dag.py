@@ -268,3 +268,16 @@ def test_a_setting_that_is_none_is_advice(settings: dict[str, object]) -> None:
         Exchange(SWAPPED, **settings)
     with unchecked(), pytest.raises(ConfigError, match="what to make of which voxels"):
         Exchange("spleen")
+
+
+@pytest.mark.parametrize(("active", "let_vanish"), [("written", False), ("released", True)])
+def test_labels_without_background_are_exchanged_too(active: str, let_vanish: bool) -> None:
+    """Cityscapes: every pixel that is judged shows a thing, and all of them are foreground."""
+    streets = LabelScheme("streets", {"road": 0, "car": 1, "sky": 2}, void=255)
+    scheme = Softmax(streets)
+    victim = Stateless(curved().network, scheme)
+    x = normal((1, 2, 6, 5), seed=4)
+    truth = victim.head.decide(victim(x))
+    exchange = dag(STEP, Permute(), steps=30, active=active, let_vanish=let_vanish, tolerance=0.1)  # type: ignore[arg-type]
+    found = exchange(victim, x, truth)
+    assert found.trace["active"][-1].item() < found.trace["active"][0].item() == truth.numel()

@@ -22,6 +22,9 @@ WRITTEN: dict[str, dict[str, Any]] = {
     "noisy": {"name": "random noise", "size": 0.1, "unit": "sigma"},
     "flipped": {"name": "random flip", "axes": [0, 1]},
     "jpeg": {"name": "jpeg", "quality": 60},
+    "crf": {"name": "mean-field CRF", "beta": 0.5, "unit": "sigma", "radius": 1},
+    "detached": {"name": "mean-field CRF", "beta": 0.5, "unit": "sigma", "radius": 1, "gradient": "detached"},
+    "by-passed": {"name": "mean-field CRF", "beta": 0.5, "unit": "sigma", "radius": 1, "gradient": "by-passed"},
     "picture": {"name": "bit depth", "bits": 4, "span": [0, 255], "nonzero": False},
 }
 
@@ -59,6 +62,8 @@ def test_a_victim_stands_behind_several_by_being_like_one_that_does(one: Path) -
         ({"name": "random noise"}, "size"),
         ({"name": "jpeg", "quality": 0}, "whole number"),
         ({"name": "jpg"}, "jpeg"),
+        ({"name": "mean-field CRF", "gradient": "none"}, "by-passed"),
+        ({"name": "mean-field CRF", "gamma": 0}, "width"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(one: Path, defence: dict[str, Any], words: str) -> None:

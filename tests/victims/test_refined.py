@@ -185,3 +185,16 @@ def test_a_refinement_needs_logits() -> None:
     assert "labels" in refusal.value.details["got"]
     with unchecked(), pytest.raises(ConfigError, match="works on its logits"):
         segmenter(refine="CRF")
+
+
+@pytest.mark.parametrize("gradient", ["full", "by-passed"])
+def test_the_deployed_logits_are_refined_whatever_is_attacked(gradient: str) -> None:
+    bare, x = segmenter(), stored(9, 8)
+    victim = replace(bare, refine=replace(CRF, gradient=gradient))
+    logits = victim.deployed_logits(x)
+    assert logits is not None
+    assert not logits.requires_grad
+    assert torch.equal(logits, CRF(bare(x), x))
+    assert torch.equal(victim.head.decide(logits), victim.predict(x))
+    assert torch.equal(bare.deployed_logits(x), bare(x))  # type: ignore[arg-type]
+    assert segmenter(deployed=Label()).deployed_logits(x) is None

@@ -280,3 +280,21 @@ def test_a_chain_knows_at_each_step_where_voxels_lie() -> None:
     place = (6, 5, 4)
     old = seen[0, :, place[0], place[1], place[2]].double().numpy()
     np.testing.assert_allclose((affine @ [*old, 1])[:3], (last @ [*place, 1])[:3], atol=1e-3)
+
+
+def test_each_modality_is_padded_by_a_value_of_its_own() -> None:
+    """The mean colour, which is nothing after it is subtracted; only the picture's own pixels have a gradient."""
+    x = image(5, 4).requires_grad_()
+    placed = Pad((6, 7), method="end", value=(123.68, -4.5)).prepare(x, None)
+    padded = placed(x)
+    assert padded.shape == (1, 2, 6, 7)
+    assert torch.equal(padded[..., :5, :4], x)
+    around = torch.ones(6, 7, dtype=torch.bool)
+    around[:5, :4] = False
+    assert torch.equal(padded[0][:, around].amin(1), torch.tensor([123.68, -4.5]))
+    assert torch.equal(padded[0][:, around].amax(1), torch.tensor([123.68, -4.5]))
+    assert torch.equal(torch.autograd.grad(padded.sum(), x)[0], torch.ones_like(x))
+    with unchecked():
+        assert Pad(3, value=[1.0, 2.0]) == Pad(3, value=(1.0, 2.0))
+    with pytest.raises(VictimError, match="other modalities"):
+        Pad(6, value=(1.0, 2.0, 3.0)).prepare(x, None)

@@ -38,8 +38,7 @@ def certainty_table(results: Results) -> Table | None:
 
 
 def _told(record: Record) -> Mapping[str, float]:
-    told: Mapping[str, float] | None = getattr(record, "certainty", None)
-    return told or {}
+    return record.certainty or {}
 
 
 def _mean(arm: Arm, name: str) -> Cell:
