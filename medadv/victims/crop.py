@@ -224,8 +224,8 @@ class _Boxed:
         if not any(self._widths):
             return x
         if isinstance(self.value, tuple):
-            channels = zip(x.split(1, 1), self.value, strict=True)
-            return torch.cat([F.pad(one, self._widths, value=value) for one, value in channels], 1)
+            channels = zip(x.unbind(1), self.value, strict=True)
+            return torch.cat([F.pad(one[:, None], self._widths, value=value) for one, value in channels], 1)
         return F.pad(x, self._widths, value=self.value)
 
     def back(self, answer: Float[Tensor, "b k *after"], outside: Float[Tensor, "k"]) -> Float[Tensor, "b k *s"]:
