@@ -279,5 +279,5 @@ def test_a_detector_like_another_may_be_looked_at_otherwise() -> None:
         study(sparse={"like": "unet", **sparse})
     with pytest.raises(ConfigError, match="sight are settings of a detector"):
         study(silent={}, sparse={"like": "silent", **sparse})
-    with pytest.raises(ConfigError, match="head are settings of a segmentation network"):
+    with pytest.raises(ConfigError, match="head are settings of a segmentation"):
         study(dense={"network": {"name": "FasterRCNN"}}, other={"like": "dense", "head": "sigmoid"})

@@ -42,7 +42,7 @@ def targets(number: int = 40, seed: int = 0) -> Proposals:
 
 
 def answer(number: int = 40, seed: int = 0) -> Tensor:
-    return 1.2 * torch.randn((1, len(SHAPES.tissues), number), generator=torch.Generator().manual_seed(seed + 100))
+    return 0.5 * torch.randn((1, len(SHAPES.tissues), number), generator=torch.Generator().manual_seed(seed + 100))
 
 
 def as_released(raw: Tensor, boxes: Tensor) -> tuple[Tensor, int]:
@@ -63,17 +63,21 @@ def as_released(raw: Tensor, boxes: Tensor) -> tuple[Tensor, int]:
     return pushed, int((predicted == DISC).sum())
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_what_is_pushed_on_is_what_the_released_code_pushes_on(seed: int) -> None:
-    made, raw = targets(seed=seed), answer(seed=seed)
-    plain, strong = (
-        Exchange(Turn("disc", "square"), "released", let_vanish=True, strong=s).prepare(raw, made, Rng.seeded(0, 1))
-        for s in (None, Strong())
-    )
-    pushed, left = as_released(raw[0], made.places.boxes[0])
-    assert torch.equal(strong.active(raw)[0], pushed)
-    assert pushed.sum() > plain.active(raw).sum()
-    assert strong(raw, 0.0).done.item() == (left == 0)
+def test_what_is_pushed_on_is_what_the_released_code_pushes_on() -> None:
+    """Of boxes that are fooled more and less surely."""
+    more = []
+    for seed in range(8):
+        made, raw = targets(seed=seed), (1 + seed) * answer(seed=seed)
+        plain, strong = (
+            Exchange(Turn("disc", "square"), "released", let_vanish=True, strong=s).prepare(raw, made, Rng.seeded(0, 1))
+            for s in (None, Strong())
+        )
+        pushed, left = as_released(raw[0], made.places.boxes[0])
+        assert torch.equal(strong.active(raw)[0], pushed)
+        assert strong(raw, 0.0).done.item() == (left == 0)
+        more.append(bool(pushed.sum() > plain.active(raw).sum()))
+    assert any(more)
+    assert not all(more)
 
 
 def test_it_is_done_when_nothing_is_its_own_class_though_some_may_be_a_third_one() -> None:
