@@ -164,8 +164,8 @@ def primary_family(study: Study) -> PrimaryFamily:
     if study.defended:
         check_worst(study)
     victims = tuple(rivals) or (*_declared(study), *primary.returned)
-    metrics = {name: study.metric_of(name) for name in victims if name in study.entrants}
-    metric = primary.metric or next(iter(metrics.values()))
+    metrics = {name: study.metric_of(name) for name in study.entrants}  # those beside the family have files to keep, too
+    metric = primary.metric or next(metrics[name] for name in victims if name in metrics)
     return PrimaryFamily(
         metric=metric,
         metrics={name: own for name, own in metrics.items() if own != metric},
