@@ -29,8 +29,8 @@ Active = Literal["written", "released"]
 class Strong:
     """When a box is fooled for sure, as Xie et al.'s code for detection asks: being decided as l' is not enough.
 
-    The fooled boxes that non-maximum suppression leaves, whatever their classes, are those that would be reported. One of
-    them whose score is too low counts as not fooled, and is pushed on; the suppressed ones need no score.
+    The fooled boxes that non-maximum suppression leaves, whatever their classes, are those that would be reported. One
+    of them whose score is too low counts as not fooled, and is pushed on; the suppressed ones need no score.
 
     Attributes:
         score: of l', at least.

@@ -164,7 +164,7 @@ def primary_family(study: Study) -> PrimaryFamily:
     if study.defended:
         check_worst(study)
     victims = tuple(rivals) or (*_declared(study), *primary.returned)
-    metrics = {name: study.metric_of(name) for name in study.entrants}  # those beside the family have files to keep, too
+    metrics = {name: study.metric_of(name) for name in study.entrants}  # who is beside the family has files to keep
     metric = primary.metric or next(metrics[name] for name in victims if name in metrics)
     return PrimaryFamily(
         metric=metric,

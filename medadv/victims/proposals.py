@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NoReturn
 
 import torch
@@ -18,9 +17,13 @@ from medadv.objects import Objects, Truth, overlap
 from medadv.victims.head import Softmax
 from medadv.victims.sight import Places
 
-
 Scoring = Callable[[Float[Tensor, "b classes n"]], Float[Tensor, "b classes n"]]
 """Logits → scores, as a detector is deployed."""
+
+
+def softmax(logits: Float[Tensor, "b classes n"]) -> Float[Tensor, "b classes n"]:
+    """Scores of classes that exclude each other."""
+    return logits.softmax(1)
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class Proposals:
     labels: Int[Tensor, "b n"]
     where: Bool[Tensor, "b n"]
     only: str | None = None
-    scoring: Scoring = partial(torch.softmax, dim=1)
+    scoring: Scoring = softmax
 
     @classmethod
     def of(cls, scheme: LabelScheme, seen: Seen, truth: Truth, matching: Matching) -> Proposals:

@@ -1,4 +1,4 @@
-"""Studies of Pascal VOC, of masks and of boxes, on generated shapes that are called what VOC calls its first classes."""
+"""Studies of Pascal VOC, of masks and of boxes, on generated shapes that are called as VOC's first classes."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ def voc(root: Path) -> Path:
         for shape, name in zip(SHAPES, names, strict=True):
             text = text.replace(f"<name>{shape}</name>", f"<name>{name}</name>")
         path.write_text(text)
-    lists = root / "ImageSets" / "Segmentation"
-    return lists / "trainval.txt"
+    return root / "ImageSets" / "Segmentation" / "trainval.txt"
 
 
 def on_pictures(written: Study, folder: Path) -> dict[str, Any]:
