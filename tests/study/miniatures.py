@@ -88,6 +88,6 @@ def _small(spec: VictimSpec, number: int, axes: int) -> dict[str, Any]:
             changes["inference"] = {"name": "window", "roi": ROI, "overlap": 0.25}
         if spec.spatial:
             assert all(isinstance(step, Pad) for step in spec.spatial)
-            value = [step.value for step in spec.spatial if isinstance(step, Pad)][0]
+            value = next(step.value for step in spec.spatial if isinstance(step, Pad))
             changes["spatial"] = [{"name": "pad", "to": PADDED, "method": "end", "value": value}]
     return changes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,13 @@ def test_every_pipeline_is_planned(name: str, tmp_path: Path, request: pytest.Fi
         for name, entrant in study.entrants.items()
         if not isinstance(entrant.spec.defence, Protection) and not entrant.spec.weights
     }
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_what_a_pipeline_says_can_be_set_can_be_set(name: str) -> None:
+    for line in PIPELINES[name].read_text().splitlines():
+        said = [quoted or plain for quoted, plain in re.findall(r"--set (?:'([^']+)'|(\S+))", line)]
+        assert not (said and load_study(PIPELINES[name], said) == load_study(PIPELINES[name]))
 
 
 @pytest.mark.long
