@@ -22,7 +22,7 @@ PIPELINES = {path.stem: path for path in sorted((Path(__file__).parents[2] / "pi
 CASES = 5
 ROI = [32, 32, 32]
 SIZE = (32, 48)
-PADDED = 48
+PADDED = 64  # more than a tenth larger than a picture, and what small networks can halve
 BASIC = {"name": "BasicUNet", "arguments": {"spatial_dims": 3, "features": [4, 4, 4, 4, 4, 4]}}
 
 
