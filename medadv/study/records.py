@@ -150,7 +150,7 @@ class Record(_Row):
             on the delivered voxels; None where they are one.
         distortion: of a picture; None of a volume, whose modalities share no unit.
         certainty: how sure the deployed answer to the delivered file is, over the targets that count: ``confidence``,
-            ``doubt``, ``entropy`` (nats), ``lead``, as ``medadv.Certainty`` has them; None where nobody asked, or knows.
+            ``doubt``, ``entropy``, ``lead``, as ``medadv.Certainty`` has them; None where nobody asked, or knows.
         found, objects: of a detector, what it reports on the delivered file, and what the expert drew; else None.
     """
 

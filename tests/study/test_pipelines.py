@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,13 @@ def test_every_victim_is_judged_by_what_it_is_asked_in_the_family_or_beside_it(n
     usual = "dice" if study.data.axes == 3 else "iou"
     judged = {victim: primary_family(study).metric_of(victim) for victim in study.entrants}
     assert judged == {name: "recall" if one.spec.detects else usual for name, one in study.entrants.items()}
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_what_a_pipeline_says_can_be_set_can_be_set(name: str) -> None:
+    for line in PIPELINES[name].read_text().splitlines():
+        said = [quoted or plain for quoted, plain in re.findall(r"--set (?:'([^']+)'|(\S+))", line)]
+        assert not (said and load_study(PIPELINES[name], said) == load_study(PIPELINES[name]))
 
 
 @pytest.mark.long
