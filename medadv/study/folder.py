@@ -105,8 +105,9 @@ class RunFolder:
             if (PrimaryFamily.model_validate(last["primary"]), Judgement.of(last)) == (family, judgement):
                 return
         scored = any(not path.name.startswith(UNFINISHED) for path in (self.path / "records").glob("*/*/*.json"))
+        empty = {name for name in ("rivals", "metrics") if not getattr(family, name)}
         entry = {
-            "primary": family.model_dump(mode="json", exclude=None if family.rivals else {"rivals"}),
+            "primary": family.model_dump(mode="json", exclude=empty),
             **({} if judgement is None else {"judgement": judgement.model_dump(mode="json")}),
             "declared": datetime.now(UTC).isoformat(timespec="seconds"),
             "after_scores": scored,

@@ -270,7 +270,7 @@ def test_the_machine_is_chosen_by_the_same_words_everywhere(
     [
         ("stepz=1", ("unknown key", "The keys here are")),
         ("budgets=[-1 sigma]", ("not negative",)),
-        ("attacks.fgsm={preset: ifgsm, steps: 0}", ("greater than or equal to 1",)),
+        ("attacks.fgsm={preset: ifgsm, steps: 0}", ("at least one step",)),
         ("data.root=/nowhere", ("no BraTS case under /nowhere", "try:")),
         ("victims.net.weights=/nowhere", ("there is no model at this path", "check the path")),
         ("primary.region=brain", ("'brain' is no region", "WT")),

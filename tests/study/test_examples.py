@@ -22,6 +22,7 @@ from medadv.study import examples as module
 from medadv.study.entry import Entry
 from medadv.study.examples import Examples, Inner
 from medadv.study.inputs import read_labelled
+from medadv.study.lineup import Terms
 from medadv.study.progress import Silent
 from medadv.study.reach import Reach
 from medadv.study.run import _gathered
@@ -36,7 +37,7 @@ from medadv.victims.spacing import Spacing
 @pytest.fixture(scope="module")
 def entry(tmp_path_factory: pytest.TempPathFactory) -> Entry:
     study = trained(data={"importer": "phantom", "cases": 4, "shape": [24, 24, 24]}, split={"train": 2, "validate": 1})
-    folder, parts = _gathered(study, tmp_path_factory.mktemp("runs"), Silent(), True)
+    folder, parts = _gathered(study, Terms({}, torch.device("cpu")), tmp_path_factory.mktemp("runs"), Silent(), True)
     return Entry.of(study, study.entrants["unet"], parts, parts.folds[0], folder.path)
 
 

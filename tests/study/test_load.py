@@ -67,7 +67,8 @@ def test_an_unknown_key_is_told_with_the_right_ones(changes: dict[str, Any], tol
 def test_an_attack_does_not_offer_the_keys_of_others() -> None:
     with pytest.raises(ConfigError) as caught:
         small(Path("data"), attacks={"a": {"preset": "fgsm", "decay": 1}})
-    told = "decay: unknown key. The keys here are: budgets, labels, loss, modalities, preset, region."
+    keys = "budgets, draws, joint, labels, loss, modalities, preset, region, victims"
+    told = f"decay: unknown key. The keys here are: {keys}."
     assert told in str(caught.value)
 
 
@@ -79,7 +80,7 @@ def test_all_faults_are_told_at_once() -> None:
 
 
 def test_a_wrong_type_is_told_with_what_was_got() -> None:
-    with pytest.raises(ConfigError, match=r"attacks\.a\.ifgsm\.steps: .*integer.*\(got 'ten'\)"):
+    with pytest.raises(ConfigError, match=r"attacks\.a\.ifgsm\.steps.*: .*integer.*\(got 'ten'\)"):
         small(Path("data"), attacks={"a": {"preset": "ifgsm", "steps": "ten"}})
 
 

@@ -133,7 +133,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         r"called the same in tables: \['a-t1'\]",
     ),
     "an attack called like a noise": ({"attacks": {"noise-t1": {"preset": "fgsm"}}}, "cannot be the name"),
-    "another support": ({"support": "brain"}, "'nonzero', 'mask', 'otsu' or 'volume'"),
+    "another support": ({"support": "brain"}, "'nonzero', 'mask', 'otsu', 'volume' or 'everywhere'"),
     "other labels": ({"attacks": {"a": {"preset": "fgsm", "labels": "guess"}}}, "'truth' or 'prediction'"),
 }
 

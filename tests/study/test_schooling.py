@@ -18,9 +18,10 @@ from medadv.data.phantom import phantom
 from medadv.defense.crops import Example, Mixed
 from medadv.defense.lessons import Hardened, Trades
 from medadv.defense.ranks import Group, Launch
-from medadv.study import schooling
+from medadv.study import courses
 from medadv.study.attacks import Ifgsm
 from medadv.study.cohort import gather
+from medadv.study.courses import course
 from medadv.study.defending import Company, Examination, lesson, training_set
 from medadv.study.drill import Drill
 from medadv.study.entry import Entry
@@ -177,8 +178,9 @@ def test_each_rank_validates_cases_of_its_own(five: Path, tmp_path: Path) -> Non
             return super().__call__(victim, volume)
 
     cases = one.fold.validate
-    whole = validated(Noting(one), ready(one), cases)
-    halves = [validated(Noting(one), ready(one), cases, Group(Launch(rank, 2))) for rank in range(2)]
+    taught = replace(course(one, ready(one), Company()), asked=Noting(one))
+    whole = validated(taught, cases)
+    halves = [validated(taught, cases, Group(Launch(rank, 2))) for rank in range(2)]
     assert asked == [case.case for case in cases] * 2
     assert sum(half.dice for half in halves) == pytest.approx(whole.dice)
     assert sum(half.attacked or 0 for half in halves) == pytest.approx(whole.attacked)
@@ -228,7 +230,7 @@ def test_a_mirrored_victim_is_validated_mirrored(five: Path, tmp_path: Path, mon
     monkeypatch.setattr(Examination, "__call__", noted)
     mirroring = {**TRAINED, "mirror": [0, 2], "training": {**TRAINED["training"], "steps": 2}}
     made = study(five, victims={"unet": mirroring}, split={"train": 1, "validate": 1})
-    monkeypatch.setattr(schooling, "lesson", observed)
+    monkeypatch.setattr(courses, "lesson", observed)
     train(made, runs=tmp_path)
     assert len(seen) >= 2
     assert all(isinstance(network, Mirrored) and network.axes == (0, 2) for network, _ in seen)
