@@ -30,7 +30,7 @@ _EMPTY = 0.08
 _HIDDEN = 0.35
 """Of an object at least this much is seen; less than twice as much is called difficult."""
 _TRIES = 12
-_SHINE = (0.3, 0.6)
+_SHINE = (0.45, 0.75)
 """How much of a shape's colour is seen. Colours as strong as paint are told apart whatever an attack does."""
 
 
