@@ -30,6 +30,8 @@ _EMPTY = 0.08
 _HIDDEN = 0.35
 """Of an object at least this much is seen; less than twice as much is called difficult."""
 _TRIES = 12
+_SHINE = (0.45, 0.75)
+"""How much of a shape's colour is seen. Colours as strong as paint are told apart whatever an attack does."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ def _coat(colours: Float[np.ndarray, "h w 3"], cover: Plane, hue: float, rng: Ge
     stripes = np.sin(2 * np.pi * (np.cos(angle) * x + np.sin(angle) * y) / period)
     texture = [np.zeros(size), stripes, _blotches((size[0], size[1]), rng, 2.5)][rng.integers(3)]
     parts = np.stack([np.full(size, own), np.full(size, rng.uniform(0.35, 0.85)), value + 0.12 * texture], -1)
-    return np.asarray(colours + cover[..., None] * (_rgb(np.clip(parts, 0, 1)) - colours))
+    shine = rng.uniform(*_SHINE) * cover[..., None]
+    return np.asarray(colours + shine * (_rgb(np.clip(parts, 0, 1)) - colours))
 
 
 def _rgb(hsv: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:

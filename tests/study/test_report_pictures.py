@@ -12,12 +12,12 @@ import pytest
 from matplotlib.figure import Figure
 from study.pictured import CLASSES, DETECTOR, EPSILONS, SEGMENTERS, pictured
 
-from medadv.study.records import ALL, Record
+from medadv.study.records import ALL, Effort, Record
 from medadv.study.report import build, threat
 from medadv.study.report.curves import budget_curves, doubling
 from medadv.study.report.delivery import vanishing
 from medadv.study.report.pictures.certainty import certainty_table
-from medadv.study.report.pictures.convergence import convergence, distortion_table, iterations_table, shares
+from medadv.study.report.pictures.convergence import convergence, distortion_table, iterations, iterations_table, shares
 from medadv.study.report.pictures.over_data import OverData, classes_table, scores_table
 from medadv.study.report.pictures.ratio import ratio_curves
 from medadv.study.report.pictures.section import parts
@@ -244,3 +244,20 @@ def test_the_page_has_a_section_for_all_of_it(page: Path) -> None:
     assert not any("transfer-dag-from" in name for name in figures)  # the matrix tells these
     with (page.parent / "tables" / "distortion.csv").open(encoding="utf-8") as stream:
         assert len(list(csv.reader(stream))) > 10
+
+
+@pytest.mark.parametrize(
+    ("active", "value", "expected"),
+    [
+        ([9, 4, 0], [1.0, 0.5, 0.0], 2),
+        ([9, 0, 0, 0], [1.0, 0.0, 0.0, 0.0], 1),  # asked only later who is done
+        ([9, 4, 4, 4], [1.0, 0.5, 0.4, 0.3], 3),  # never done: it moved to the end
+        ([0], [0.0], 0),
+    ],
+)
+def test_an_image_that_stands_still_takes_no_more_iterations(
+    active: list[float], value: list[float], expected: int
+) -> None:
+    trace = {"active": active, "value": value}
+    effort = Effort(steps=9, forward=9, backward=9, zero_gradient_share=0.0, trace=trace)
+    assert iterations(effort) == expected

@@ -69,13 +69,20 @@ def _line(axes: Axes, arm: Arm, look: Look) -> None:
     axes.fill_between(steps, low, high, color=look.colour, alpha=0.16, linewidth=0)
 
 
+def iterations(effort: Effort) -> int:
+    """After how many steps an image stood still: an attack asks only now and then who is done, and traces on till then."""
+    rows = list(zip(*(effort.trace[name] for name in (ACTIVE, "value") if name in effort.trace), strict=True))
+    still = next((k for k, row in enumerate(reversed(rows)) if row != rows[-1]), len(rows))
+    return len(rows) - still
+
+
 def iterations_table(results: Results) -> Table:
     """One row a victim and attack: how many targets there were, how many iterations it took, how often it ended."""
     rows: list[list[Cell]] = []
     arms = [arm for each in traced(results).values() for arm in each]
     for arm in arms:
         efforts = _efforts(arm)
-        steps = [len(effort.trace[ACTIVE]) - 1 for effort in efforts]
+        steps = [iterations(effort) for effort in efforts]
         first = [effort.trace[ACTIVE][0] for effort in efforts]
         left = [effort.trace[ACTIVE][-1] for effort in efforts]
         none = sum(value == 0 for value in left)
