@@ -70,7 +70,7 @@ def _line(axes: Axes, arm: Arm, look: Look) -> None:
 
 
 def iterations(effort: Effort) -> int:
-    """After how many steps an image stood still: an attack asks only now and then who is done, and traces on till then."""
+    """After how many steps an image stood still: an attack asks now and then who is done, and traces on till then."""
     rows = list(zip(*(effort.trace[name] for name in (ACTIVE, "value") if name in effort.trace), strict=True))
     still = next((k for k, row in enumerate(reversed(rows)) if row != rows[-1]), len(rows))
     return len(rows) - still
