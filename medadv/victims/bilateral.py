@@ -1,6 +1,6 @@
 """The bilateral filter: a mean over voxels that are near and look alike, differentiable in values and in image.
 
-With p the place of a voxel and I its intensities, k(i, j) = exp(-|p_i - p_j|² / 2α² - |I_i - I_j|² / 2), a voxel itself
+With p the place of a voxel and I its intensities, k(i, j) = exp(-‖p_i - p_j‖² / 2α² - ‖I_i - I_j‖² / 2), a voxel itself
 included, and y_i = Σ_j k(i, j) v_j / Σ_j k(i, j) (Tomasi & Manduchi 1998). Over all pairs of voxels, or over those
 inside a cube around each; then the image is worked on in small tiles, and the kernel of a few of them exists at a time.
 """

@@ -32,11 +32,11 @@ class MeanField:
     With u the network's logits and Q = softmax(z), from z = u, so many times::
 
         z_i(l) = u_i(l) + a Σ_j k(i, j) Q_j(l) / Σ_j k(i, j) + s Σ_j κ(i, j) Q_j(l) / Σ_j κ(i, j)
-        k(i, j) = exp(-|p_i - p_j|² / 2α² - |I_i - I_j|² / 2β²),  κ(i, j) = exp(-|p_i - p_j|² / 2γ²)
+        k(i, j) = exp(-‖p_i - p_j‖² / 2α² - ‖I_i - I_j‖² / 2β²),  κ(i, j) = exp(-‖p_i - p_j‖² / 2γ²)
 
     That is Potts compatibility: less energy for the same label, which the softmax cannot tell from more for another.
     As in CRF-RNN each kernel is normalised voxel by voxel, and a voxel takes part in its own sums. α and γ are in
-    voxels, whatever their size in mm. I are the stored voxels of the victim's own modalities, and |·| adds these up.
+    voxels, whatever their size in mm. I are the stored voxels of the victim's own modalities, and ‖·‖ adds these up.
 
     Attributes:
         appearance: a, the weight of the appearance kernel.

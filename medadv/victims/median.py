@@ -24,6 +24,7 @@ class Median(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Image, size: int, inside: Bool[Tensor, "b c *s"]) -> Image:
+        """The medians; 0 where nothing in reach counts."""
         axes, margin = x.ndim - 2, size // 2
         around = functional.pad(torch.where(inside, x, torch.nan), [margin] * (2 * axes), value=torch.nan)
         y, ctx.size = torch.empty_like(x), size
@@ -44,6 +45,7 @@ class Median(Function):
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
     def backward(ctx: Any, g: Image) -> tuple[Image, None, None]:
+        """To the voxels that were selected."""
         (selected,) = ctx.saved_tensors
         shape, size = g.shape[2:], ctx.size
         around = g.new_zeros(*g.shape[:2], *(n + size - 1 for n in shape))
