@@ -41,7 +41,7 @@ def between(
     Differences are the victim's score minus its rival's, which stands above it in the study: the undefended victim is
     the rival of its defences. Pairs are matched by case and averaged within patients, as everywhere.
 
-    Declared are, in the primary metric and region, those of each defended victim with its undefended one: in the
+    Declared are, in the victim's primary metric and in the primary region, those of each defended victim with its undefended one: in the
     primary family if the study declares it so, else in the family ``rivals`` under the worst cases. With a margin the
     clean Dice (or IoU, or recall: the share that the study is about) of each defended victim is tested for
     non-inferiority. Holm's adjustment is made within each family.
@@ -61,8 +61,9 @@ def between(
     questions = _questions(victims, primary, judgement, [(m, region) for m in metrics for region in regions])
     rows = [answer(question, victims, patients) for question in questions]
     if judgement.margin is not None:
-        share = _share(primary, metrics)
         for victim, rival in judgement.undefended.items():
+            own = occurring(record for record in records if record.victim == victim)
+            share = _share(primary.metric_of(victim), own or metrics)
             question = Question(victim, primary.region, share, CLEAN, CLEAN, "non-inferiority", rival)
             rows.append(non_inferiority(question, question.pairs(victims, patients), judgement.margin))
     return [_with_verdict(row) for row in adjusted(rows)]
@@ -123,17 +124,18 @@ def _questions(
 ) -> Iterator[Question]:
     for rival, victim in combinations(judgement.judged, 2):
         conditions = _common(victims.get(victim, {}), victims.get(rival, {}))
-        for metric, region in subjects:
-            subject = (metric, region) == (primary.metric, primary.region)
-            families = _declared(primary, judgement, victim, rival) if subject else {}
-            for condition in dict.fromkeys([*conditions, *families]):
+        subject = primary.metric_of(victim), primary.region
+        for metric, region in dict.fromkeys([*subjects, subject]):
+            families = _declared(primary, judgement, victim, rival) if (metric, region) == subject else {}
+            met = conditions if (metric, region) in subjects else ()  # of what nobody is scored in, what was declared
+            for condition in dict.fromkeys([*met, *families]):
                 family = families.get(condition, "exploratory")
                 yield Question(victim, region, metric, condition, condition, family, rival)
 
 
-def _share(primary: PrimaryFamily, metrics: Sequence[MetricName]) -> MetricName:
-    """What a margin is of: the primary metric, or where that is no share, the first one that is scored."""
-    return next((name for name in (primary.metric, *metrics) if METRICS[name].share), "dice")
+def _share(metric: MetricName, scored: Sequence[MetricName]) -> MetricName:
+    """What a margin is of: a victim's primary metric, or where that is no share, the first one that it is scored in."""
+    return next((name for name in (metric, *scored) if METRICS[name].share), "dice")
 
 
 def _declared(primary: PrimaryFamily, judgement: Judgement, victim: str, rival: str) -> dict[str, Family]:

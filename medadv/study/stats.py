@@ -55,6 +55,11 @@ class PrimaryFamily(BaseModel):
         """What a victim is compared in."""
         return self.metrics.get(victim, self.metric)
 
+    @property
+    def declared(self) -> frozenset[MetricName]:
+        """Every metric that a victim is compared in."""
+        return frozenset((self.metric, *self.metrics.values()))
+
 
 class Comparison(BaseModel):
     """One paired comparison: one row of ``comparisons.csv``. The fields of the test are those of ``SignedRank``.
@@ -143,7 +148,7 @@ def compare(
         ConfigError: the declared region is not among ``regions``.
         RunError: two records of one cell, or a case that belongs to two patients.
     """
-    if primary.conditions and metric in (primary.metric, *primary.metrics.values()) and primary.region not in regions:
+    if primary.conditions and metric in primary.declared and primary.region not in regions:
         raise ConfigError(
             "the region of the declared family is not compared",
             got=primary.region,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from medadv.atomic import write_text
 from medadv.study.judgement import Judgement
+from medadv.study.metrics import in_order
 from medadv.study.records import Record, Score
 from medadv.study.rivals import between
 from medadv.study.spreadsheet import write_rows
@@ -28,8 +29,10 @@ def write_tables(
         judgement: how defences are judged; None in a study without one.
     """
     regions = list(dict.fromkeys(region for record in records for region in record.inputs["regions"]))
-    # Of all metrics together: a declared family is one, though detectors in it are told in another metric.
-    rows = adjusted([row for metric in occurring(records) for row in compare(records, primary, regions, metric)])
+    # Of all metrics together: a declared family is one, though detectors in it are told in another metric. And of those
+    # that nobody has a score in: a declared family keeps its size.
+    metrics = in_order({*occurring(records), *(primary.declared if primary.conditions else ())})
+    rows = adjusted([row for metric in metrics for row in compare(records, primary, regions, metric)])
     if judgement is not None:
         rows += between(records, primary, judgement, regions)
     write_text(folder / "scores.csv", scores_table(records))

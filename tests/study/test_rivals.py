@@ -132,6 +132,34 @@ def test_each_family_is_corrected_by_itself_and_not_all_together() -> None:
     ]
 
 
+def test_a_defended_detector_is_told_in_its_own_metric_beside_a_defended_segmenter() -> None:
+    """Planted fault: in the study's metric it has no score, so n is 0 and its p is 1."""
+    detectors = {"one": "recall", "plain": "recall"}
+    records = [
+        r.model_copy(update={"scores": [r.scores[0].model_copy(update={"metric": "recall"})]})
+        if r.victim in detectors
+        else r
+        for r in study()
+    ]
+    records += [r.model_copy(update={"victim": "bare"}) for r in records if r.victim == "two"]
+    undefended = {"one": "plain", "two": "bare"}
+    judgement = Judgement(
+        judged=("plain", "one", "bare", "two"),
+        undefended=undefended,
+        worst={v: {WORST: ATTACKS} for v in ("plain", "one", "bare", "two")},
+        margin=0.05,
+    )
+    for primary in (PRIMARY, RIVALS.model_copy(update={"rivals": undefended})):
+        mixed = primary.model_copy(update={"metrics": detectors})
+        rows = between(records, mixed, judgement, ["WT"])
+        for family in ("primary" if mixed.rivals else "rivals", "non-inferiority"):
+            told = {row.victim: (row.metric, row.n) for row in found(rows, family=family)}
+            assert told == {"one": ("recall", 8), "two": ("dice", 8)}
+    silent = [r for r in records if r.victim not in detectors]
+    lost = found(between(silent, mixed, judgement, ["WT"]), victim="one")
+    assert {(row.metric, row.n, row.family) for row in lost} >= {("recall", 0, "primary")}
+
+
 # Over what both met
 
 MORE = JUDGEMENT.model_copy(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 
 from medadv.study.records import Presented, Record, Score
 from medadv.study.spreadsheet import listed, read_rows, told, write_rows
-from medadv.study.stats import Comparison
-from medadv.study.tables import comparisons_table, scores_table
+from medadv.study.stats import Comparison, PrimaryFamily
+from medadv.study.tables import comparisons_table, scores_table, write_tables
 
 HOSTILE = ["=1+1", "+a", "-b", "@SUM(A1)", "\t=1", "\r=1", "\n@a", "a\r=1", "b\n=1", '",=1', "a,=1"]
 ROW = Comparison(
@@ -138,3 +139,22 @@ def test_numbers_are_no_formulas_and_come_back_exactly() -> None:
     (row,) = csv.DictReader(io.StringIO(comparisons_table([ROW])))
     assert float(row["estimate"]) == ROW.estimate
     assert float(row["low"]) == ROW.low
+
+
+def test_a_metric_that_nobody_has_a_score_in_keeps_its_place_in_the_declared_family(tmp_path: Path) -> None:
+    """Planted fault: of a detector all of whose cells failed, nothing is declared, and the segmenter's p is its own."""
+    records = [
+        record(str(k), 0.5 + 0.1 * (condition == "clean") + k / 100, condition).model_copy(
+            update={"inputs": {"regions": ["WT"]}}
+        )
+        for condition in ("clean", "fgsm")
+        for k in range(6)
+    ]
+    primary = PrimaryFamily(
+        region="WT", victims=("unet", "frcnn"), conditions=("fgsm",), metrics={"frcnn": "recall"}
+    )
+    write_tables(tmp_path, records, primary)
+    rows = read_rows((tmp_path / "comparisons.csv").read_text())
+    family = {row["victim"]: row for row in rows if row["family"] == "primary"}
+    assert (family["frcnn"]["metric"], family["frcnn"]["n"], family["frcnn"]["p"]) == ("recall", "0", "1.0")
+    assert float(family["unet"]["p_adjusted"]) == 2 * float(family["unet"]["p"])
