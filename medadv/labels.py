@@ -81,6 +81,11 @@ class LabelScheme:
             expected=f"one of {[*self.names, BACKGROUND]}",
         )
 
+    def partition(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of some known regions and tissues that are every tissue, each once; empty where a tissue is missing."""
+        alone = {self.members(name)[0]: name for name in reversed(names) if len(self.members(name)) == 1}
+        return tuple(alone[tissue] for tissue in self.tissues) if set(alone) == set(self.numbers) else ()
+
     def mask(self, labels: Int[Tensor, "*s"], name: str) -> Bool[Tensor, "*s"]:
         """Where a label map (stored numbers) shows a region or a tissue."""
         wanted = torch.tensor([self.numbers[t] for t in self.members(name)], device=labels.device)

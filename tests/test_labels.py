@@ -103,6 +103,13 @@ def test_void_is_judged_nowhere_and_known() -> None:
     assert fitting([0, 20]) == []  # what fits a photograph is no advice for a scan
 
 
+def test_some_names_are_every_tissue_once_or_nothing() -> None:
+    named = LabelScheme("animals", {"background": 0, "cat": 1, "dog": 2}, {"pets": ("cat", "dog"), "feline": ("cat",)})
+    assert named.partition(["pets", "feline", "dog", "background"]) == ("background", "feline", "dog")
+    assert named.partition(["cat", "feline", "dog", "background"]) == ("background", "cat", "dog")
+    assert named.partition(["pets", "feline", "dog"]) == ()
+
+
 def test_a_scheme_without_background_says_what_is_not_judged() -> None:
     assert LabelScheme("streets", {"road": 0, "sky": 1}, void=255).tissues == ("road", "sky")
     assert CITYSCAPES.classes(torch.tensor([18, 255])).tolist() == [18, 0]

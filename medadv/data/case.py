@@ -166,6 +166,11 @@ class Volume:
     mask: Bool[Tensor, "*s"] | None = None
 
     @property
+    def content(self) -> Bool[Tensor, "*s"] | None:
+        """Where a padded picture is on its canvas; None where nothing is padded."""
+        return self.mask if self.case.picture is not None and self.case.picture.canvas is not None else None
+
+    @property
     def spacing(self) -> tuple[float, ...]:
         """The size of a voxel along each axis, in mm; of a picture, 1."""
         return tuple(float(n) for n in np.linalg.norm(self.affine[:3, :3], axis=0)[: self.x.ndim - 1])

@@ -241,9 +241,9 @@ def _as_picture(
 
 def _content(volume: Volume) -> dict[str, list[int]]:
     """How much of a canvas is the picture."""
-    if volume.case.picture is None or volume.case.picture.canvas is None or volume.mask is None:
+    if (where := volume.content) is None:
         return {}
-    return {_CONTENT: [int(volume.mask.any(1).sum()), int(volume.mask.any(0).sum())]}
+    return {_CONTENT: [int(where.any(1).sum()), int(where.any(0).sum())]}
 
 
 def _delivered(case: Case, images: Mapping[str, Path], content: Sequence[int] | None) -> Case:

@@ -22,7 +22,7 @@ from medadv.study.conditions import CLEAN, Condition, Image, Need, Partner, Scen
 from medadv.study.fidelity import distortion, fidelity
 from medadv.study.folder import versions
 from medadv.study.metrics import MetricName
-from medadv.study.records import SCHEMA, Effort, Record, digest, file_digest, write_record
+from medadv.study.records import ALL, SCHEMA, Effort, Record, digest, file_digest, write_record
 from medadv.study.scores import VOLUMES, Measure, rows
 from medadv.study.slices import Views, save_slices
 from medadv.study.tasks import Answer
@@ -116,7 +116,8 @@ class Cell:
     def _told(self) -> dict[str, Any]:
         """What a record says of its case beside the key: a group corrected in the data costs no attack."""
         case = self.bench.case
-        return {"patient": case.patient, "stratum": case.stratum, "fold": case.fold}
+        tissues = case.scheme.partition([region for region in self.regions if region != ALL])
+        return {"patient": case.patient, "tissues": tissues, "stratum": case.stratum, "fold": case.fold}
 
     def fetch(self) -> bool:
         """Bring back what the finished cell delivered, for conditions made from it; whether it is still there."""
@@ -184,7 +185,7 @@ class Cell:
             device=str(bench.device),
             fidelity=fidelity(bench.volume.x, delivered, bench.case.modalities, 255.0 if pictures else None),
             scores=rows(of_file, of_memory, self._of_copy()),
-            distortion=distortion(bench.volume.x, delivered) if pictures else None,
+            distortion=distortion(bench.volume.x, delivered, where=bench.volume.content) if pictures else None,
             certainty=bench.certainty(again) if self.certain else None,
             **bench.task.kept(fooled, bench.volume),
         )

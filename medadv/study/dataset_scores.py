@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from medadv.study.arm import Arm
 from medadv.study.average_precision import Curves, Sight, VocKind, average_precision
-from medadv.study.intersection import Counts, Times, by_confusion, mean_over_classes
+from medadv.study.intersection import TRUTH, Counts, Times, by_confusion, mean_over_classes
 from medadv.study.pairs import Unit
 from medadv.study.records import ALL, Record, Score
 from medadv.study.stats import FEWEST
@@ -45,7 +45,7 @@ class DatasetScore:
     """One number about all images of a victim under a condition.
 
     Attributes:
-        region: a class, or ``ALL`` for the mean over the classes that occur.
+        region: a class, or ``ALL`` for the mean over the classes that occur; of IoU, over the tissues that do.
         metric: see ``TITLES``. All are shares, and more is better; only the ratio may exceed 1.
         low, high: the percentile interval (Efron and Tibshirani 1993, section 13.3); None below six units, and of
             COCO's average precision, which pycocotools would have to make anew for each draw.
@@ -68,10 +68,11 @@ class DatasetScore:
 def dataset_scores(arms: Sequence[Arm], draws: int = DRAWS, seed: int = 0) -> list[DatasetScore]:
     """The numbers of every arm that has any, in the order of the arms; of each metric ``ALL`` first, then the classes.
 
-    - ``iou``: from summed voxel counts, of arms whose images have an IoU of each class; ``ALL`` is the mIoU, over the
-      classes that were scored and occur.
-    - ``iou ratio``: mIoU over that of the victim's clean arm, on the images that both have (Arnab et al. 2018); none
-      where the clean one is 0.
+    - ``iou``: from summed voxel counts, of arms whose images have an IoU of each region; ``ALL`` is the mIoU, over the
+      tissues of the label scheme that either side shows. There is none where a tissue was not scored.
+    - ``iou ratio``: mIoU over that of the victim's clean arm, on the images that both have (Arnab et al. 2018), both
+      over the tissues that the truth of these images shows: one that is only predicted, and so would count 0 here and
+      not at all there, is in neither. None where the clean one is 0.
     - ``voc07``, ``voc10``, ``coco``: average precision, of arms whose records hold objects; COCO's of pictures alone.
 
     Worst cases have none of them: they are made of several answers.
@@ -86,9 +87,9 @@ def dataset_scores(arms: Sequence[Arm], draws: int = DRAWS, seed: int = 0) -> li
     for arm in arms:
         bootstrap = _Bootstrap.of(arm, draws, seed)
         if classes := _classes(arm):
-            found += bootstrap.rows("iou", classes, _iou(arm, classes))
+            found += bootstrap.rows("iou", classes, _iou(arm, classes), _tissues(arm))
             if arm.victim in clean and arm.presented.role != "clean":
-                found += _ratio(arm, clean[arm.victim], classes, draws, seed)
+                found += _ratio(arm, clean[arm.victim], draws, seed)
         if records := [r for r in arm.records.values() if r.found is not None and r.objects is not None]:
             found += _precision(replace(arm, records={record.case: record for record in records}), draws, seed)
     return found
@@ -112,7 +113,11 @@ class _Bootstrap:
         return cls(arm, n, times)
 
     def rows(
-        self, metric: DatasetMetric, regions: Sequence[str], statistic: Callable[[Times], Values]
+        self,
+        metric: DatasetMetric,
+        regions: Sequence[str],
+        statistic: Callable[[Times], Values],
+        over: Sequence[str] | None = None,
     ) -> Iterator[DatasetScore]:
         """The numbers of a metric.
 
@@ -120,9 +125,11 @@ class _Bootstrap:
             metric: which.
             regions: the classes, in the order of the statistic's.
             statistic: how often each image counts → the value of each class; NaN where a class does not occur.
+            over: the classes whose mean is ``ALL``; None for all of them.
         """
         values = statistic(self.times)
-        yield from self.told(metric, ALL, mean_over_classes(values))
+        meant = [place for place, region in enumerate(regions) if over is None or region in over]
+        yield from self.told(metric, ALL, mean_over_classes(values[:, meant]))
         for place, region in enumerate(regions):
             yield from self.told(metric, region, values[:, place])
 
@@ -148,6 +155,13 @@ def _classes(arm: Arm) -> tuple[str, ...]:
     return tuple(region for region in shown[0] if all(region in each for each in shown)) if shown else ()
 
 
+def _tissues(arm: Arm) -> tuple[str, ...]:
+    """The regions that are every tissue, each once; none where some image lacks the IoU of one."""
+    told = {record.tissues for record in arm.records.values()}
+    tissues = told.pop() if len(told) == 1 else ()
+    return tissues if set(tissues) <= set(_classes(arm)) else ()
+
+
 def _counts(arm: Arm, classes: Sequence[str]) -> Counts:
     shown = [_shown(record) for record in arm.records.values()]
     counts = [[(s.truth, s.predicted, s.hit) for s in map(each.__getitem__, classes)] for each in shown]
@@ -159,14 +173,22 @@ def _iou(arm: Arm, classes: Sequence[str]) -> Callable[[Times], Values]:
     return lambda times: by_confusion(counts, times)
 
 
-def _ratio(arm: Arm, clean: Arm, classes: Sequence[str], draws: int, seed: int) -> Iterator[DatasetScore]:
-    """mIoU over the clean mIoU, both of the same draws of the images that both have."""
+def _iou_of_truth(arm: Arm, tissues: Sequence[str], times: Times) -> Values:
+    """The mIoU of each draw over the tissues that the truth of its images shows."""
+    counts = _counts(arm, tissues)
+    shown = times @ counts[..., TRUTH] > 0
+    return mean_over_classes(np.where(shown, by_confusion(counts, times), np.nan))
+
+
+def _ratio(arm: Arm, clean: Arm, draws: int, seed: int) -> Iterator[DatasetScore]:
+    """mIoU over the clean mIoU, both of the same draws of the images that both have, and over the same tissues."""
     common = [case for case in arm.records if case in clean.records]
-    if not common or any(region not in _classes(clean) for region in classes):
+    tissues = _tissues(arm)
+    if not common or not tissues or tissues != _tissues(clean):
         return
     own, other = (replace(each, records={case: each.records[case] for case in common}) for each in (arm, clean))
     bootstrap = _Bootstrap.of(own, draws, seed)
-    after, before = (mean_over_classes(_iou(each, classes)(bootstrap.times)) for each in (own, other))
+    after, before = (_iou_of_truth(each, tissues, bootstrap.times) for each in (own, other))
     if before[0] > 0:
         values = np.divide(after, before, out=np.full(len(after), np.nan), where=before > 0)
         yield from bootstrap.told("iou ratio", ALL, values)

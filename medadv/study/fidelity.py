@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.ndimage import correlate1d
 from torch import Tensor
 
@@ -58,16 +58,22 @@ def fidelity(
 
 
 def distortion(
-    clean: Float[Tensor, "c *s"], adversarial: Float[Tensor, "c *s"], data_range: float = 255.0
+    clean: Float[Tensor, "c *s"],
+    adversarial: Float[Tensor, "c *s"],
+    data_range: float = 255.0,
+    where: Bool[Tensor, "*s"] | None = None,
 ) -> Distortion:
     """How large the perturbation of a picture is: perceptibility (Xie et al. 2017, section 3.4), L∞ and L2 norm.
 
     Args:
         clean, adversarial: the same picture in stored units, a channel a colour.
         data_range: in stored units; perceptibility is in shares of it.
+        where: the picture's own pixels, over which perceptibility is a mean: padding would dilute it. None for all. The
+            norms are those of the whole change.
     """
     change = adversarial.cpu().double() - clean.cpu().double()
-    squared = (change / data_range).square().sum(0).mean().item()
+    lengths = (change / data_range).square().sum(0)
+    squared = (lengths if where is None else lengths[where.cpu()]).mean().item()
     return Distortion(
         perceptibility=math.sqrt(squared), linf=change.abs().max().item(), l2=change.square().sum().sqrt().item()
     )

@@ -77,10 +77,10 @@ class Fidelity(_Row):
 
 
 class Distortion(_Row):
-    """How large the perturbation of a picture is, over all its pixels and channels.
+    """How large the perturbation of a picture is, over all channels.
 
     Attributes:
-        perceptibility: sqrt(mean over pixels of ‖r‖²), r the pixel's change over its channels as a share of the range
+        perceptibility: sqrt(mean over pixels of ‖r‖²), padding not among them, r the pixel's change over its channels as a share of the range
             (Xie et al. 2017, section 3.4); 1 to 3 thousandths of their attacks.
         linf, l2: the largest change and the Euclidean norm, in stored units.
     """
@@ -138,6 +138,8 @@ class Record(_Row):
     Attributes:
         key: the cell's digest.
         inputs: the digests and settings that went into the key.
+        tissues: the scored regions that are every tissue of the label scheme, each once; empty where one of them is not
+            scored. Told, and no part of the key.
         stratum: the group that the data set says of the case (a grade, a site); told, and no part of the key.
         fold: the fold of a cross-validation that tests the case, by the victim that has not seen it; None without one.
         radii: unit → modality → the budget in that unit (``sigma``, ``stored``, ``p1-p99``, ``minmax``, ``0-255``).
@@ -160,6 +162,7 @@ class Record(_Row):
     condition: str
     case: str
     patient: str | None
+    tissues: tuple[str, ...] = ()
     stratum: str | None = None
     fold: int | None = None
     presented: Presented

@@ -41,10 +41,10 @@ def between(
     Differences are the victim's score minus its rival's, which stands above it in the study: the undefended victim is
     the rival of its defences. Pairs are matched by case and averaged within patients, as everywhere.
 
-    Declared are, in the victim's primary metric and in the primary region, those of each defended victim with its undefended one: in the
-    primary family if the study declares it so, else in the family ``rivals`` under the worst cases. With a margin the
-    clean Dice (or IoU, or recall: the share that the study is about) of each defended victim is tested for
-    non-inferiority. Holm's adjustment is made within each family.
+    Declared are, in the victim's primary metric and in the primary region, those of each defended victim with its
+    undefended one: in the primary family if the study declares it so, else in the family ``rivals`` under the worst
+    cases. With a margin the clean Dice (or IoU, or recall: the share that the victim is judged by) of each defended
+    victim is tested for non-inferiority. Holm's adjustment is made within each family.
 
     Args:
         records: those of the study, worst cases among them.

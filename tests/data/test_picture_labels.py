@@ -178,6 +178,8 @@ def test_a_canvas_is_void_and_outside_the_mask(tmp_path: Path, picture: Path) ->
     assert [values.unique().tolist() for values in volume.x[:, outside]] == [[103.5], [116.0], [7.0]]
     inside = support(volume, "mask")
     assert torch.equal(inside, volume.mask.expand(3, -1, -1))
+    assert volume.content is volume.mask
+    assert read(case_of(picture)).content is None
     assert bool(support(volume, "everywhere").all())
 
 

@@ -186,6 +186,7 @@ def record(victim: str, shown: Shown, place: int) -> Record:
         effort=effort if shown.settings["kind"] == "attack" else None,
         fidelity=[] if quiet else alike,
         distortion=None if quiet else changed,
+        tissues=() if victim == DETECTOR else CLASSES,
         scores=detected(place, quality) if victim == DETECTOR else segmented(quality, place),
         **lists,
     )

@@ -47,6 +47,7 @@ def record(
         effort=None,
         fidelity=[],
         scores=list(scores),
+        tissues=tuple(s.region for s in scores if s.region != ALL),
         **rest,
     )
 
@@ -123,6 +124,33 @@ def test_a_ratio_is_of_the_images_that_both_have() -> None:
     assert ratio.images == 2
     lost = [record("c0", shown, [iou("cat", 4, 0, 0)]) for shown in (CLEAN, ATTACK)]
     assert [row.metric for row in dataset_scores(arms_of(lost))] == ["iou", "iou"] * 2, "nothing was there to lose"
+
+
+def test_a_class_that_only_the_attack_brings_in_is_in_neither_side_of_the_ratio() -> None:
+    """Planted fault: three of 400 pixels called a dog, and a mean over two classes is divided by one over three."""
+    clean: list[Record] = []
+    attacked: list[Record] = []
+    for place in range(8):
+        cat = iou("cat", 40, 40, 40)
+        clean.append(record(f"c{place}", CLEAN, [cat, iou(BACKGROUND, 10, 10, 10), iou("dog", 0, 0, 0)]))
+        attacked.append(record(f"c{place}", ATTACK, [cat, iou(BACKGROUND, 10, 9, 9), iou("dog", 0, 1, 0)]))
+    rows = by_metric(dataset_scores(arms_of([*clean, *attacked])), "dag")
+    assert rows["iou", ALL].value == pytest.approx((1 + 0.9 + 0) / 3)
+    ratio = rows["iou ratio", ALL]
+    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((0.95, 0.95, 0.95))
+
+
+def test_miou_is_of_the_tissues_and_of_nothing_else() -> None:
+    """A region that is a union of tissues is told, and counts in no mean; without every tissue there is no mean."""
+    animals = iou("animals", 10, 5, 5)
+    shown = [iou("cat", 10, 5, 5), iou(BACKGROUND, 10, 15, 10)]
+    whole = [record(f"c{place}", CLEAN, [animals, *shown]) for place in range(2)]
+    whole = [each.model_copy(update={"tissues": (BACKGROUND, "cat")}) for each in whole]
+    rows = by_metric(dataset_scores(arms_of(whole)), "clean")
+    assert rows["iou", ALL].value == pytest.approx((0.5 + 10 / 15) / 2)
+    assert rows["iou", "animals"].value == 0.5
+    some = [each.model_copy(update={"tissues": ()}) for each in whole]
+    assert {row.region for row in dataset_scores(arms_of(some))} == {"animals", "cat", BACKGROUND}
 
 
 def test_a_worst_case_has_no_confusion() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from monai.metrics import SSIMMetric
 from torch import Tensor
+from torch.nn import functional
 
 from medadv.errors import CaseError, ConfigError
 from medadv.study.fidelity import distortion, fidelity
@@ -109,3 +110,17 @@ def test_a_change_of_half_a_grey_level_is_hardly_perceptible() -> None:
     found = distortion(clean, clean + 0.5 * torch.randn(clean.shape).sign())
     assert found.perceptibility == pytest.approx(math.sqrt(3) * 0.5 / 255)
     assert found.linf == 0.5
+
+
+def test_padding_does_not_dilute_perceptibility() -> None:
+    """Planted fault: on a canvas of three times the size it is less by the root of three."""
+    clean = picture()
+    change = 8 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(5))
+    alone = distortion(clean, clean + change)
+    pad = (0, 0, 0, 2 * clean.shape[1])
+    canvas, padded = functional.pad(clean, pad), functional.pad(change, pad)
+    where = functional.pad(torch.ones(clean.shape[1:], dtype=torch.bool), pad)
+    found = distortion(canvas, canvas + padded, where=where)
+    assert (found.linf, found.l2) == pytest.approx((alone.linf, alone.l2))
+    assert found.perceptibility == pytest.approx(alone.perceptibility)
+    assert distortion(canvas, canvas + padded).perceptibility == pytest.approx(alone.perceptibility / math.sqrt(3))

@@ -107,7 +107,9 @@ def _caption(over: OverData, victim: str, metrics: Sequence[DatasetMetric]) -> s
     if "iou" in metrics:
         said.append(
             "mIoU: the voxels of all images are counted first, void ones left out; then the mean over the classes that "
-            "occur. IoU ratio: the mIoU as a share of the clean one (Arnab et al. 2018)."
+            "the expert or the victim shows: a class that is only predicted, in however few places, counts 0. "
+            "IoU ratio: the mIoU as a share of the clean one (Arnab et al. 2018), both over the classes that the "
+            "expert shows, so that a class which only an attack brings in is in neither."
         )
     named = [TITLES[metric] for metric in metrics if metric not in ("iou", "iou ratio")]
     if named:
@@ -128,6 +130,6 @@ def classes_table(results: Results, over: OverData, victim: str) -> Table | None
     return Table(
         name=slug("data-set-classes", victim),
         caption=f"{title} of each class over the whole data set, in percent.",
-        columns=[Column("condition"), Column(f"mean of {len(found)}", points), *(Column(r, points) for r in found)],
+        columns=[Column("condition"), Column(SHORT[metric], points), *(Column(r, points) for r in found)],
         rows=[[titled(arm), over.value(arm, metric), *(over.value(arm, metric, r) for r in found)] for arm in arms],
     )
