@@ -80,8 +80,8 @@ class Distortion(_Row):
     """How large the perturbation of a picture is, over all channels.
 
     Attributes:
-        perceptibility: sqrt(mean over pixels of ‖r‖²), padding not among them, r the pixel's change over its channels as a share of the range
-            (Xie et al. 2017, section 3.4); 1 to 3 thousandths of their attacks.
+        perceptibility: sqrt(mean over pixels of ‖r‖²), padding not among them, r the pixel's change over its channels
+            as a share of the range (Xie et al. 2017, section 3.4); 1 to 3 thousandths of their attacks.
         linf, l2: the largest change and the Euclidean norm, in stored units.
     """
 

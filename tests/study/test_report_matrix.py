@@ -155,6 +155,23 @@ def test_permuted_perturbations_stand_beside_the_attack(results: Results, cells:
     assert row["PERM"] == pytest.approx((one + two) / 2)
     assert (row["least"], row["most"], row["draws"]) == (min(one, two), max(one, two), 2)
     assert row["share of the drop"] == pytest.approx((clean - (one + two) / 2) / (clean - attacked))
+    assert row["L2 kept"] == 1
+
+
+def test_what_clipping_took_of_a_permuted_change_is_told(results: Results) -> None:
+    def clipped(arm: Arm) -> Arm:
+        shorter = {
+            case: r.model_copy(update={"distortion": r.distortion and r.distortion.model_copy(update={"l2": 12.0})})
+            for case, r in arm.records.items()
+        }
+        return replace(arm, records=shorter) if arm.condition.startswith("permuted-rows-dag") else arm
+
+    fewer = replace(results, arms=tuple(map(clipped, results.arms)))
+    table = permuted_table(fewer, Cells(fewer, OverData.of(fewer)), "fcn")
+    assert table is not None
+    assert table.columns[-1].title == "L2 kept"
+    assert [row[-1] for row in table.rows[:3]] == [1, pytest.approx((12 / 24 + 1) / 2), 1]
+    assert "until what would leave the legal range is clipped" in table.caption
 
 
 def test_one_permutation_of_voxels_of_volumes_needs_no_table(run_folder: Path) -> None:

@@ -76,7 +76,8 @@ def _caption(
         said += " Recall: the share of the expert’s objects that are found, by a box of their class with an IoU of .5."
     if region == ALL:
         pooled = "all classes pooled" if lead.name == "recall" else "the mean over the classes that either side shows"
-        return f"{said} All: of each picture, {pooled}."
+        ghosts = "" if lead.name == "recall" else "; one that is predicted where the expert shows none of it counts 0"
+        return f"{said} All: of each picture, {pooled}{ghosts}."
     return (
         f"{said} Deletions and hallucinations count cases: nothing predicted where the "
         "expert drew the region; the region predicted where the expert drew none. Such a case scores "

@@ -36,6 +36,8 @@ def permuted_table(results: Results, cells: Cells, victim: str) -> Table | None:
     if not kinds or not (results.pictures or several or kinds != [VOXELS]):
         return None
 
+    sized = any(record.distortion is not None for record in results.records)
+
     def score(value: float | None) -> str:
         return cells.spelled(victim, value)
 
@@ -49,13 +51,21 @@ def permuted_table(results: Results, cells: Cells, victim: str) -> Table | None:
             if values:
                 ends: list[Cell] = [min(values), max(values), len(values)] if several else []
                 rest = _share(clean, attacked, fmean(values))
-                rows.append([titled(arm), kind, clean, attacked, fmean(values), *ends, rest])
+                kept: list[Cell] = [_kept(arm, made[arm.condition][kind])] if sized else []
+                rows.append([titled(arm), kind, clean, attacked, fmean(values), *ends, rest, *kept])
     return Table(
         name=slug("permuted", victim),
         caption=f"{cells.heading(victim)}. ORIG: clean. ADVR: attacked. PERM: the same perturbation with its voxels, "
-        "or whole rows, columns or slices of all channels alike, in a random order: the same values and norms, no aim. "
+        "or whole rows, columns or slices of all channels alike, in a random order: the same values and norms, no aim, "
+        "until what would leave the legal range is clipped. "
         "“Share of the drop”: what PERM loses of what ADVR loses; near 0 it is the structure that does the harm, and "
         "not the size."
+        + (
+            " “L2 kept”: the length of PERM’s change as delivered, as a share of ADVR’s, mean over images; below 100 % "
+            "clipping took the rest, and PERM is that much smaller."
+            if sized
+            else ""
+        )
         + (" PERM is the mean over random draws, from least to most." if several else ""),
         columns=[
             Column("attack"),
@@ -65,6 +75,7 @@ def permuted_table(results: Results, cells: Cells, victim: str) -> Table | None:
             Column("PERM", score),
             *([Column("least", score), Column("most", score), Column("draws", whole)] if several else []),
             Column("share of the drop", percent),
+            *([Column("L2 kept", percent)] if sized else []),
         ],
         rows=rows,
         breaks=frozenset(breaks - {0, len(rows)}),
@@ -73,6 +84,18 @@ def permuted_table(results: Results, cells: Cells, victim: str) -> Table | None:
 
 def _values(cells: Cells, arms: Sequence[Arm]) -> list[float]:
     return [value for value in map(cells.value, arms) if value is not None]
+
+
+def _kept(attack: Arm, permuted: Sequence[Arm]) -> float | None:
+    """The length of the permuted changes over that of the attack's, mean over draws and images; None where unknown."""
+    lengths = {case: record.distortion.l2 for case, record in attack.records.items() if record.distortion is not None}
+    shares = [
+        record.distortion.l2 / lengths[case]
+        for arm in permuted
+        for case, record in arm.records.items()
+        if record.distortion is not None and lengths.get(case)
+    ]
+    return fmean(shares) if shares else None
 
 
 def _share(clean: float | None, attacked: float | None, permuted: float) -> float | None:
