@@ -23,12 +23,13 @@ from medadv.study.borrowed import Offer, Sum, Transfers
 from medadv.study.defences import Augmentation, Hardening
 from medadv.study.entrants import Entrant, VictimSpec, entrants
 from medadv.study.metrics import MetricName
+from medadv.study.picture_defaults import of_pictures
 from medadv.study.reach import Reach
 from medadv.study.records import ALL
 from medadv.study.scores import DETECTION as OF_OBJECTS
 from medadv.study.scores import PICTURES as OF_PICTURES
 from medadv.study.scores import VOLUMES as OF_VOLUMES
-from medadv.study.sections import PICTURE_IMPORTERS, PICTURES, Adaptive, Split, Volumes
+from medadv.study.sections import Adaptive, Split, Volumes
 from medadv.study.sources import Data
 from medadv.study.specified import Specified, distinct, readable_budgets
 
@@ -115,7 +116,8 @@ class Study(Specified):
     support: Support = Field(
         "nonzero",
         description="where voxels may change: where the clean scan is not zero, above Otsu's threshold, inside the "
-        "case's mask file, or the whole volume, which is a threat model of its own; of pictures everywhere if left out",
+        "case's mask file, or the whole volume, which is a threat model of its own; of pictures everywhere if left "
+        "out, and of padded ones mask, which is all but the padding",
     )
     modalities: tuple[str, ...] | None = Field(
         None, min_length=1, description="the only ones that attacks change; all if left out"
@@ -130,10 +132,8 @@ class Study(Specified):
     @model_validator(mode="before")
     @classmethod
     def _of_pictures(cls, written: Any) -> Any:
-        """What is usual of volumes is not of pictures: they are attacked everywhere, in grey levels."""
-        data = written.get("data") if isinstance(written, dict) else None
-        importer = data.get("importer") if isinstance(data, dict) else getattr(data, "importer", None)
-        return {**PICTURES, **written} if importer in PICTURE_IMPORTERS else written
+        """What is usual of volumes is not of pictures: their zeros are black, and they are attacked in grey levels."""
+        return of_pictures(written) if isinstance(written, dict) else written
 
     @field_validator("regions", "controls")
     @classmethod
