@@ -61,6 +61,9 @@ class Primary(Specified):
     )
     attacks: tuple[str, ...] | None = Field(None, min_length=1)
     budgets: tuple[str, ...] | None = Field(None, min_length=1)
+    victims: tuple[str, ...] | None = Field(
+        None, min_length=1, description="of the study's own; all that meet its attacks if left out"
+    )
     returned: tuple[str, ...] = Field((), description="victims outside, by the names they will be scored under")
     against: Literal["clean", "undefended"] = "clean"
     margin: float | None = Field(
@@ -184,6 +187,8 @@ class Study(Specified):
         for name in self.primary.attacks or ():
             if name not in self.attacks and not (name == WORST and self.defended):
                 raise ValueError(f"primary.attacks names {name!r}; the study's attacks are {list(self.attacks)}")
+        if strange := set(self.primary.victims or ()) - set(self.judged):
+            raise ValueError(f"primary.victims names {sorted(strange)}; the study's victims are {list(self.judged)}")
         named = [name for name in self.primary.attacks or () if name in self.attacks] or list(self.attacks)
         for budget in self.primary.budgets or ():
             if all(budget not in self.budgets_of(name) for name in named):
