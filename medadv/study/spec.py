@@ -187,8 +187,8 @@ class Study(Specified):
         for name in self.primary.attacks or ():
             if name not in self.attacks and not (name == WORST and self.defended):
                 raise ValueError(f"primary.attacks names {name!r}; the study's attacks are {list(self.attacks)}")
-        if strange := set(self.primary.victims or ()) - set(self.judged):
-            raise ValueError(f"primary.victims names {sorted(strange)}; the study's victims are {list(self.judged)}")
+        if nobody := sorted(set(self.primary.victims or ()) - set(self.judged)):
+            raise ValueError(f"primary.victims names {nobody}; the study's victims are {list(self.judged)}")
         named = [name for name in self.primary.attacks or () if name in self.attacks] or list(self.attacks)
         for budget in self.primary.budgets or ():
             if all(budget not in self.budgets_of(name) for name in named):
