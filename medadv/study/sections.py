@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -10,15 +10,6 @@ from medadv.study.defences import Temperature
 from medadv.study.specified import Specified, readable_budgets
 
 Number = Annotated[int, Field(ge=0)]
-
-PICTURES: dict[str, Any] = {
-    "legal": (0.0, 255.0),
-    "support": "everywhere",
-    "budgets": ["2 0-255", "4 0-255", "8 0-255"],
-}
-"""What a study of pictures says where it is silent."""
-
-PICTURE_IMPORTERS = ("pictures", "voc", "cityscapes", "coco")
 
 
 class Split(Specified):

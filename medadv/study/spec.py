@@ -23,12 +23,13 @@ from medadv.study.borrowed import Offer, Sum, Transfers
 from medadv.study.defences import Augmentation, Hardening
 from medadv.study.entrants import Entrant, VictimSpec, entrants
 from medadv.study.metrics import MetricName
+from medadv.study.picture_defaults import of_pictures
 from medadv.study.reach import Reach
 from medadv.study.records import ALL
 from medadv.study.scores import DETECTION as OF_OBJECTS
 from medadv.study.scores import PICTURES as OF_PICTURES
 from medadv.study.scores import VOLUMES as OF_VOLUMES
-from medadv.study.sections import PICTURE_IMPORTERS, PICTURES, Adaptive, Split, Volumes
+from medadv.study.sections import Adaptive, Split, Volumes
 from medadv.study.sources import Data
 from medadv.study.specified import Specified, distinct, readable_budgets
 
@@ -60,6 +61,9 @@ class Primary(Specified):
     )
     attacks: tuple[str, ...] | None = Field(None, min_length=1)
     budgets: tuple[str, ...] | None = Field(None, min_length=1)
+    victims: tuple[str, ...] | None = Field(
+        None, min_length=1, description="of the study's own; all that meet its attacks if left out"
+    )
     returned: tuple[str, ...] = Field((), description="victims outside, by the names they will be scored under")
     against: Literal["clean", "undefended"] = "clean"
     margin: float | None = Field(
@@ -115,7 +119,8 @@ class Study(Specified):
     support: Support = Field(
         "nonzero",
         description="where voxels may change: where the clean scan is not zero, above Otsu's threshold, inside the "
-        "case's mask file, or the whole volume, which is a threat model of its own; of pictures everywhere if left out",
+        "case's mask file, or the whole volume, which is a threat model of its own; of pictures everywhere if left "
+        "out, and of padded ones mask, which is all but the padding",
     )
     modalities: tuple[str, ...] | None = Field(
         None, min_length=1, description="the only ones that attacks change; all if left out"
@@ -130,10 +135,8 @@ class Study(Specified):
     @model_validator(mode="before")
     @classmethod
     def _of_pictures(cls, written: Any) -> Any:
-        """What is usual of volumes is not of pictures: they are attacked everywhere, in grey levels."""
-        data = written.get("data") if isinstance(written, dict) else None
-        importer = data.get("importer") if isinstance(data, dict) else getattr(data, "importer", None)
-        return {**PICTURES, **written} if importer in PICTURE_IMPORTERS else written
+        """What is usual of volumes is not of pictures: their zeros are black, and they are attacked in grey levels."""
+        return of_pictures(written) if isinstance(written, dict) else written
 
     @field_validator("regions", "controls")
     @classmethod
@@ -184,6 +187,8 @@ class Study(Specified):
         for name in self.primary.attacks or ():
             if name not in self.attacks and not (name == WORST and self.defended):
                 raise ValueError(f"primary.attacks names {name!r}; the study's attacks are {list(self.attacks)}")
+        if nobody := sorted(set(self.primary.victims or ()) - set(self.judged)):
+            raise ValueError(f"primary.victims names {nobody}; the study's victims are {list(self.judged)}")
         named = [name for name in self.primary.attacks or () if name in self.attacks] or list(self.attacks)
         for budget in self.primary.budgets or ():
             if all(budget not in self.budgets_of(name) for name in named):

@@ -150,10 +150,11 @@ def primary_family(study: Study) -> PrimaryFamily:
     """What the study declares before any score exists.
 
     Raises:
-        ConfigError: victims outside cannot be in a family about defences, or no victim meets all attacks of the family.
+        ConfigError: victims outside cannot be in a family about defences, or no victim meets all attacks of the family,
+            or one that it names does not.
     """
     primary = study.primary
-    rivals = _undefended(study) if primary.against == "undefended" else {}
+    rivals = _rivals(study) if primary.against == "undefended" else {}
     if primary.returned and (rivals or WORST in (primary.attacks or ())):
         raise ConfigError(
             "victims outside cannot be held against an undefended victim, or have a worst case",
@@ -179,7 +180,8 @@ def primary_family(study: Study) -> PrimaryFamily:
 def _declared(study: Study) -> tuple[str, ...]:
     """The victims that meet every attack of the family: only they can be declared under all of its conditions."""
     attacks = [name for name in study.primary.attacks or study.attacks if name != WORST]
-    declared = tuple(name for name in study.judged if all(name in study.victims_of(attack) for attack in attacks))
+    met = tuple(name for name in study.judged if all(name in study.victims_of(attack) for attack in attacks))
+    declared = _chosen(study, met, "victims that meet all attacks of the primary family")
     if not declared:
         raise ConfigError(
             "no victim meets all attacks of the primary family",
@@ -187,6 +189,22 @@ def _declared(study: Study) -> tuple[str, ...]:
             advice="name attacks in primary.attacks that the same victims meet; all others are exploratory",
         )
     return declared
+
+
+def _rivals(study: Study) -> dict[str, str]:
+    """Those of the family, each with the victim that it is held against."""
+    undefended = _undefended(study)
+    return {name: undefended[name] for name in _chosen(study, tuple(undefended), "victims with a defence")}
+
+
+def _chosen(study: Study, able: tuple[str, ...], expected: str) -> tuple[str, ...]:
+    """The victims that can be in the family, or those of them that the study names."""
+    wanted = study.primary.victims
+    if wanted is None:
+        return able
+    if unfit := [name for name in wanted if name not in able]:
+        raise ConfigError("primary.victims cannot all be in it", got=unfit, expected=f"{expected}: {list(able)}")
+    return tuple(name for name in able if name in wanted)
 
 
 def judgement(study: Study) -> Judgement | None:

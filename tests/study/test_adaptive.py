@@ -20,6 +20,7 @@ from medadv.study.judgement import Judgement, Varied
 from medadv.study.machine import Machine
 from medadv.study.plan import plan
 from medadv.study.spec import Study
+from medadv.study.stats import PrimaryFamily
 from medadv.study.suite import conditions, judgement, primary_family
 from medadv.study.transfer import Transferred
 
@@ -201,6 +202,22 @@ def test_a_worst_case_is_declared_only_where_the_suite_is_run() -> None:
         primary_family(defended(ROOT, budgets=budgets, primary=primary, adaptive={"budgets": ["0.1 sigma"]}))
     family = primary_family(defended(ROOT, budgets=budgets, primary=primary))
     assert family.conditions == ("worst-0.1-sigma", "worst-0.3-sigma")
+
+
+def test_a_family_may_be_about_some_of_the_victims() -> None:
+    smooth = {"like": "plain", "defence": {"name": "gaussian smoothing", "sigma": 1.0}}
+    three = {"plain": {}, "one": smooth, "two": {**smooth, "defence": {"name": "median smoothing", "size": 3}}}
+
+    def family(**primary: Any) -> PrimaryFamily:
+        return primary_family(defended(ROOT, victims=three, primary={"region": "WT", **primary}))
+
+    assert family(against="undefended").victims == ("one", "two")
+    assert family(against="undefended", victims=["two"]).rivals == {"two": "plain"}
+    assert family(victims=["two", "plain"]).victims == ("plain", "two")
+    with pytest.raises(ConfigError, match="cannot all be in it"):
+        family(against="undefended", victims=["plain"])
+    with pytest.raises(ConfigError, match=r"primary\.victims names \['nobody'\]"):
+        family(victims=["nobody"])
 
 
 def test_victims_outside_cannot_be_in_a_family_about_defences() -> None:

@@ -11,8 +11,9 @@ from matplotlib.patches import Rectangle
 from study.pictured import DETECTOR, pictured
 
 from medadv.study.judgement import Judgement
+from medadv.study.report.pictures.convergence import convergence, iterations_table
 from medadv.study.report.pictures.heat import heat_map
-from medadv.study.report.pictures.matrix import Cells, Matrix, matrices, matrix_table
+from medadv.study.report.pictures.matrix import Cells, Matrix, matrices, matrix_table, settings_of
 from medadv.study.report.pictures.over_data import OverData
 from medadv.study.report.pictures.permuted import permuted_table
 from medadv.study.results import Arm, Results, read_results
@@ -107,6 +108,33 @@ def test_attacks_that_were_added_to_each_other_share_a_matrix(results: Results) 
     apart = replace(two, arms=tuple(arm for arm in two.arms if "sum-r" not in arm.condition))
     one, other_one = matrices(apart)
     assert {line.title for line in one.lines} | {line.title for line in other_one.lines} == {"clean", *SHOWN}
+
+
+def test_an_attack_on_several_victims_together_is_one_row_of_them_all(results: Results) -> None:
+    """Its change is stored for the first of them, and the others' records call it shared."""
+
+    def as_shared(arm: Arm) -> Arm:
+        if (arm.victim, arm.condition) != ("deeplab", "dag-0.5"):
+            return arm
+        own = settings_of(arm)
+        condition = {"kind": "shared", "of": own, "threat": own["threat"]}
+        records = {
+            case: r.model_copy(update={"inputs": {**r.inputs, "condition": condition}, "effort": None})
+            for case, r in arm.records.items()
+        }
+        return replace(arm, records=records)
+
+    apart = (a for a in results.arms if a.presented.source == "fcn" or a.condition in ("clean", "dag-0.5"))
+    both = tuple(as_shared(a) for a in apart if {a.victim, a.presented.source} != {"deeplab", "fcn"})
+    joint = replace(results, arms=tuple(a for a in both if a.victim != DETECTOR or a.condition != "dag-0.5"))
+    line = only(joint).lines[1]
+    assert (line.title, line.own) == ("fcn and deeplab together", ("fcn", "deeplab"))
+    assert set(line.arms) == set(SHOWN)
+    assert len(only(joint).lines) == 2
+    assert [row[1] for row in iterations_table(joint).rows] == ["fcn and deeplab together"]
+    figure = convergence(joint)
+    assert figure is not None
+    assert [drawn.get_label() for drawn in figure.axes[0].lines] == ["fcn and deeplab together"]
 
 
 def test_transfers_of_a_worst_case_are_told_with_the_defences(results: Results) -> None:

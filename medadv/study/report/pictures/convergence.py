@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from medadv.study.arm import Arm
 from medadv.study.records import Effort
 from medadv.study.report.numbers import budget, significant, tenth, titled, whole
-from medadv.study.report.pictures.matrix import settings_of
+from medadv.study.report.pictures.matrix import found_for, settings_of, together
 from medadv.study.report.pictures.panels import panels, worn_by
 from medadv.study.report.style import Look, slug
 from medadv.study.report.tables import Cell, Column, Table
@@ -45,7 +45,7 @@ def convergence(results: Results) -> Figure | None:
 
     def draw(axes: Axes, arms: Sequence[Arm]) -> None:
         for arm in arms:
-            _line(axes, arm, looks[arm.victim])
+            _line(axes, arm, together(found_for(results, arm)), looks[arm.victim])
         title = f"{arms[0].presented.title}, {budget(arms[0])}"
         axes.set(title=fill(title, 34), xlabel="iteration", ylim=(-0.02, 1.05))
         axes.set_xlim(left=0)
@@ -61,11 +61,11 @@ def shares(arm: Arm) -> np.ndarray:
     return np.stack([np.pad(t, (0, longest - len(t)), mode="edge") / t[0] for t in traces])
 
 
-def _line(axes: Axes, arm: Arm, look: Look) -> None:
+def _line(axes: Axes, arm: Arm, label: str, look: Look) -> None:
     left = shares(arm)
     low, middle, high = np.percentile(left, (25, 50, 75), axis=0)
     steps = np.arange(left.shape[1])
-    axes.plot(steps, middle, label=arm.victim, markevery=max(1, len(steps) // 8), **look.line())
+    axes.plot(steps, middle, label=label, markevery=max(1, len(steps) // 8), **look.line())
     axes.fill_between(steps, low, high, color=look.colour, alpha=0.16, linewidth=0)
 
 
@@ -86,7 +86,8 @@ def iterations_table(results: Results) -> Table:
         first = [effort.trace[ACTIVE][0] for effort in efforts]
         left = [effort.trace[ACTIVE][-1] for effort in efforts]
         none = sum(value == 0 for value in left)
-        rows.append([titled(arm), arm.victim, len(efforts), median(first), fmean(steps), median(steps), max(steps),
+        victims = together(found_for(results, arm))
+        rows.append([titled(arm), victims, len(efforts), median(first), fmean(steps), median(steps), max(steps),
                      none, max(left)])  # fmt: skip
     return Table(
         name=slug("iterations"),

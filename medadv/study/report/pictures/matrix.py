@@ -27,7 +27,7 @@ class Line:
     """One row: what is shown to all.
 
     Attributes:
-        title: the victim that it was found for; ``clean``; a sum, or a control made of one.
+        title: the victim, or victims together, that it was found for; ``clean``; a sum, or a control made of one.
         kind: ``clean``, ``attack``, ``sum`` or ``control``.
         own: the victims that it was found for; shown to them it is a white box.
         arms: victim → the arm in which it is shown it.
@@ -95,12 +95,25 @@ def _kind(arm: Arm) -> str:
     return str(settings_of(arm).get("kind", ""))
 
 
+def found_for(results: Results, arm: Arm) -> tuple[str, ...]:
+    """The victims that an arm's attack was on: several where it attacked them together, who was handed it first."""
+    several = [other for other in results.arms if other.condition == arm.condition]
+    if not any(_kind(other) == "shared" for other in several):
+        return (arm.victim,)
+    return tuple(other.victim for other in sorted(several, key=lambda other: _kind(other) == "shared"))
+
+
+def together(victims: Sequence[str]) -> str:
+    """Victims that one attack was on, in a row's title."""
+    return victims[0] if len(victims) == 1 else f"{' and '.join(victims)} together"
+
+
 def _made_of(settings: Mapping[str, Any]) -> list[str]:
     """The attacks that a condition is made of, as digests of their settings."""
     match settings.get("kind"):
         case "attack":
             return [digest(settings)]
-        case "transfer":
+        case "transfer" | "shared":
             return [digest(settings["of"])]
         case "sum":
             return [digest(each) for each in settings["of"]]
@@ -138,11 +151,15 @@ def _titles(results: Results, keys: Sequence[str]) -> list[str]:
 
 def _attacks(results: Results, keys: Sequence[str]) -> list[Line]:
     """What was found for each victim."""
-    lines: dict[str, Line] = {}
+    made = {id(arm): tuple(_made_of(settings_of(arm))) for arm in results.arms}
+    found = {(arm.victim, made[id(arm)]): found_for(results, arm) for arm in results.arms if _kind(arm) == "attack"}
+    lines: dict[tuple[str, ...], Line] = {}
     for arm in results.arms:
-        if _kind(arm) in ("attack", "transfer") and set(_made_of(settings_of(arm))) <= set(keys):
+        if _kind(arm) in ("attack", "transfer", "shared") and set(made[id(arm)]) <= set(keys):
             source = arm.presented.source or arm.victim
-            line = lines.setdefault(source, Line(source, "attack", (source,)))
+            alone = found_for(results, arm) if _kind(arm) == "shared" else (source,)
+            own = found.get((source, made[id(arm)]), alone)
+            line = lines.setdefault(own, Line(together(own), "attack", own))
             line.arms[arm.victim] = arm
     return list(lines.values())
 
@@ -184,7 +201,7 @@ def _ordered(lines: Iterable[Line], victims: Sequence[str]) -> list[Line]:
 
     def place(line: Line) -> tuple[bool, int, int]:
         if line.kind == "attack":
-            return False, victims.index(line.title) if line.title in victims else len(victims), 0
+            return False, victims.index(line.own[0]) if line.own[0] in victims else len(victims), 0
         return True, places[line.own], kinds.index(line.kind)
 
     return sorted(lines, key=place)
