@@ -71,7 +71,7 @@ class FgsmLl(Alike, OnLoss):
 
     def attack(self, threat: Limits, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:  # noqa: ARG002
         """The attack in a threat."""
-        return fgsm_ll(threat, self.ascended)
+        return fgsm_ll(threat, self.ascended, labels=self.labels)
 
 
 class IfgsmLl(Stepwise, Alike, OnLoss):
@@ -91,7 +91,7 @@ class IfgsmLl(Stepwise, Alike, OnLoss):
     def attack(self, threat: Limits, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:  # noqa: ARG002
         """The attack in a threat."""
         steps, size = self.sized(threat)
-        return ifgsm_ll(threat, steps, self.ascended, size, follow=self.target == "each step")
+        return ifgsm_ll(threat, steps, self.ascended, size, follow=self.target == "each step", labels=self.labels)
 
 
 class Targeted(AttackSettings):

@@ -69,6 +69,13 @@ def test_an_attack_is_the_preset_that_it_names(title: str) -> None:
     assert spec.steps_at(threat.budget) == attack.steps
 
 
+@pytest.mark.parametrize("preset", ["fgsm", "ifgsm", "fgsm_ll", "ifgsm_ll", "tifgsm", "dag", "mifgsm", "pgd"])
+def test_whose_labels_is_heard_by_every_attack(preset: str) -> None:
+    goal = {"goal": GOAL} if preset in ("tifgsm", "dag") else {}
+    attack = read(preset, labels="prediction", **goal).attack(STEP if preset == "dag" else GREY, SPACING)
+    assert attack.objective.labels == "prediction"
+
+
 @pytest.mark.parametrize(
     ("epsilon", "steps"), [(0.25, 1), (0.5, 1), (1, 2), (2, 3), (4, 5), (8, 10), (16, 20), (32, 36)]
 )
