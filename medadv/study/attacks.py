@@ -214,8 +214,14 @@ class Dag(Targeted):
     @property
     def title(self) -> str:
         """For people."""
-        released = ", as released" if self.active == "released" else ""
-        return f"DAG, {self.aimed}, at most {self.steps} steps{released}{self.told}"
+        parts = [
+            f"as {self.active}",
+            f"{100 * self.tolerance:g} % may be left" if self.tolerance else "",
+            "what vanishes is let be" if self.let_vanish else "",
+            f"fooled from a score of {self.strong.score:g} after NMS at {self.strong.nms:g}" if self.strong else "",
+        ]
+        settings = ", ".join(part for part in parts if part)
+        return f"DAG, {self.aimed}, at most {self.steps} steps, {settings}{self.told}"
 
     def threat(self, budget: Budget, legal: Legal, span: tuple[float, float] | None) -> Limits:
         """The length of a step."""

@@ -52,11 +52,20 @@ ATTACKS: dict[str, tuple[Any, Linf | Unbounded, Attack]] = {
         GREY,
         presets.ifgsm(GREY, 10, size=1 / 8, labels="prediction"),
     ),
-    "DAG, permute tissues at random, at most 200 steps": (read("dag", goal=GOAL), STEP, presets.dag(STEP, Permute())),
-    "DAG, permute tissues at random, at most 150 steps, as released": (
+    "DAG, permute tissues at random, at most 200 steps, as written": (
+        read("dag", goal=GOAL),
+        STEP,
+        presets.dag(STEP, Permute()),
+    ),
+    "DAG, permute tissues at random, at most 150 steps, as released, 1 % may be left, what vanishes is let be": (
         read("dag", goal=GOAL, steps=150, active="released", tolerance=0.01, let_vanish=True),
         STEP,
         Attack(STEP, Exchange(Permute(), "released", 0.01, True), presets.Plain(1.0), 150, keep="until done"),
+    ),
+    "DAG, permute tissues at random, at most 200 steps, as written, fooled from a score of 0.8 after NMS at 0.35": (
+        read("dag", goal=GOAL, strong={}),
+        STEP,
+        presets.dag(STEP, Permute(), strong=presets.Strong()),
     ),
 }
 
