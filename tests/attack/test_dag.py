@@ -150,7 +150,10 @@ def test_a_sample_that_is_done_is_delivered_as_it_was_then() -> None:
         assert alone.merit.tolist() == [1]
         assert alone.passes == Passes(len(asked), len(asked))  # until done: never the last look of one forward
         assert len(counts) <= len(asked) < len(counts) + 10
-        assert alone.trace["active"].shape == (len(asked), 1)
+        assert alone.trace["active"].flatten().tolist() == counts  # and not of the steps until the host asks again
+        assert alone.moves.tolist() == [together.moves[i].item()] == [len(counts) - 1]
+        told = together.trace["active"][:, i]
+        assert told[~told.isnan()].tolist() == counts
         lengths.append(len(counts))
     assert len(set(lengths)) == 3
 
@@ -159,6 +162,7 @@ def test_an_attack_that_is_not_done_in_time_says_how_far_it_came() -> None:
     victim, x, truth = linear_classes((6, 5), 3.0), normal((1, 2, 6, 5)) + 4, organs((1, 6, 5))
     found = dag(STEP, SWAPPED, 7)(victim, x, truth)
     active = found.trace["active"][:, 0]
+    assert found.moves.tolist() == [7]
     assert active.shape == (8,)  # at seven iterates, and at the one delivered
     assert active[-1] > 0
     counted = (truth != 0).sum()
