@@ -206,6 +206,19 @@ def test_what_vanishes_may_be_let_be() -> None:
     assert counts == {False: [[True, True, False, True]], True: [[True, False, False, False]]}
 
 
+def test_it_is_not_done_while_targets_are_pushed() -> None:
+    """Nobody is decided as l, nor as l' or background: the clean picture is no adversarial one."""
+    zoo = LabelScheme("zoo", {"background": 0, "cat": 1, "cow": 2, "dog": 3})
+    targets = Voxels.of(Softmax(zoo), torch.ones(1, 8, dtype=torch.int64))
+    seen = torch.tensor([3, 3, 3, 0, 0, 2, 2, 2])  # three dogs, while cats shall be cows
+    raw = torch.eye(4)[seen].T[None]
+    for tolerance, done in ((0.0, False), (0.25, False), (0.375, True)):
+        exchange = Exchange(Fill("cow"), "released", tolerance, let_vanish=True)
+        judged = exchange.prepare(raw, targets, Rng.seeded(0, 1))(raw, 0.0)
+        assert judged.notes["active"].tolist() == [3]
+        assert judged.done.tolist() == [done]
+
+
 def test_a_target_that_is_to_stay_does_not_count() -> None:
     truth = organs((1, 30))
     everywhere = Permute({"liver": "spleen", "spleen": "liver"}, where="everywhere")
