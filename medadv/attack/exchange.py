@@ -71,7 +71,7 @@ class Exchange:
         tolerance: done when no more targets are active than this share of those that count and are not background in
             truth: 0.01 in their code for segmentation.
         let_vanish: whether a target that is decided as background is let be; with ``"released"`` alone, their code for
-            detection. It is done when no target is decided as l any more, though some may be pushed still.
+            detection. That code ends as soon as none is decided as l; here it goes on while any target is pushed.
         strong: of boxes: which of those that are decided as l' are fooled for sure; None: all.
         labels: whether l is that of the ``"truth"``, or the victim's own clean ``"prediction"``.
 
@@ -131,32 +131,30 @@ class Exchanging:
     def __call__(self, raw: Logits, progress: float) -> Judgement:  # noqa: ARG002
         """Judge an answer; the number of active targets is noted."""
         raw = self.own.logits(raw)
-        active, left = self._active(raw)
+        active = self._active(raw)
         count = active.flatten(1).sum(1)
         gain = _of(raw, self.wanted.labels) - _of(raw, self.own.labels)
         value = torch.where(active, gain, 0).flatten(1).sum(1)
         foreground = (self.own.where & (self.own.labels != self._background)).flatten(1).sum(1)
         merit = share_won(self.own.where & ~active, raw, self.own)
-        done = left.flatten(1).sum(1) <= self.settings.tolerance * foreground
+        done = count <= self.settings.tolerance * foreground
         return Judgement(value, merit, done, {"active": count.to(raw.dtype)})
 
     def active(self, raw: Logits) -> Bool[Tensor, "b *targets"]:
         """The targets that a victim's raw answer leaves to be pushed."""
-        return self._active(self.own.logits(raw))[0]
+        return self._active(self.own.logits(raw))
 
     @torch.no_grad()
-    def _active(self, logits: Logits) -> tuple[Bool[Tensor, "b *targets"], Bool[Tensor, "b *targets"]]:
-        """The targets that are pushed, and those that keep it from being done."""
+    def _active(self, logits: Logits) -> Bool[Tensor, "b *targets"]:
         best = logits.amax(1)
         kept, won = (_of(logits, each.labels) >= best for each in (self.own, self.wanted))
         weak = self._weak(logits, won & self.own.where)
-        kept = self.own.where & (kept | weak)
         if self.settings.active == "written":
-            return kept, kept
-        if not self.settings.let_vanish or self._background < 0:
-            pushed = self.own.where & (~won | weak)
-            return pushed, pushed
-        return self.own.where & (~(won | (logits[:, self._background] >= best)) | weak), kept
+            return self.own.where & (kept | weak)
+        let_be = won
+        if self.settings.let_vanish and self._background >= 0:
+            let_be = won | (logits[:, self._background] >= best)
+        return self.own.where & (~let_be | weak)
 
     def _weak(self, logits: Logits, fooled: Bool[Tensor, "b *targets"]) -> Bool[Tensor, "b *targets"]:
         """The fooled targets that are not fooled for sure."""

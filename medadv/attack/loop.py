@@ -70,8 +70,8 @@ class Adversarial:
         x: the adversarial input, allowed by the threat model.
         merit: of ``x``; NaN where the last iterate was delivered unjudged (``keep="last"``).
         trace: ``value`` and ``merit`` at each iterate that was judged, ``(n, b)``, and what else the goal notes; NaN
-            after a sample had left. Of an attack made of attacks: one row for each part's input, as the common judge
-            sees it.
+            after a sample had left, or stood still. Of an attack made of attacks: one row for each part's input, as the
+            common judge sees it.
         size: the share of the budget that ``x`` uses.
         zero_gradient_share: of the support, over all steps at which there was something left to gain. Of an attack made
             of attacks: that of the part, for each sample, whose input is delivered.
@@ -79,6 +79,7 @@ class Adversarial:
         seconds: of the whole call.
         parts: what each attack delivered of which this one is made, as it was delivered; none for an ``Attack``. Their
             traces are of unequal length, and stay with them.
+        moves: of ``keep="until done"``, after how many steps each sample stood still: the last, if it was never done.
     """
 
     x: Image
@@ -89,6 +90,7 @@ class Adversarial:
     passes: Passes
     seconds: float
     parts: tuple[Adversarial, ...] = ()
+    moves: Float[Tensor, "b"] | None = None
 
 
 @dataclass(frozen=True)
@@ -163,9 +165,9 @@ class Attack:
             best = self._climb(victim.prepare(x, rng.fork("victim")), threat, truth, rng, journal)
         shares = journal.zeros / journal.judged.clamp(min=1)
         checks.doubt_zero(shares)
-        trace = {name: torch.stack(rows) for name, rows in journal.trace.items()}
-        seconds = time.perf_counter() - began
-        return Adversarial(best.x, best.merit, trace, threat.size(best.x), shares, journal.passes, seconds)
+        moves = journal.done_at.clamp(max=self.steps) if self.keep == "until done" else None
+        found = (best.x, best.merit, journal.curves(moves), threat.size(best.x), shares, journal.passes)
+        return Adversarial(*found, time.perf_counter() - began, moves=moves)
 
     def doubt(self, raw: Logits) -> None:
         """Refuse a first answer that cannot be attacked.
@@ -295,6 +297,7 @@ class _Journal:
     zeros: Float[Tensor, "b"]
     judged: Float[Tensor, "b"]
     broken: Bool[Tensor, "b"]
+    done_at: Float[Tensor, "b"]  # since which judgement; infinity: it is not
     passes: Passes
     vacant: bool = False
     """Whether the victim answers no target at all."""
@@ -303,7 +306,7 @@ class _Journal:
     def blank(cls, x: Image) -> _Journal:
         """An empty journal for a batch."""
         none = x.new_zeros(len(x))
-        return cls({"value": [], "merit": []}, none, none.clone(), none.bool(), Passes())
+        return cls({"value": [], "merit": []}, none, none.clone(), none.bool(), none + torch.inf, Passes())
 
     def climb(self, front: _Front, judgement: Judgement) -> tuple[Judgement, Image]:
         """The judgement without its graph, and the gradient, where the front stands."""
@@ -330,7 +333,17 @@ class _Journal:
         self._note(front, judgement)
         return judgement
 
+    def curves(self, moves: Float[Tensor, "b"] | None) -> dict[str, Float[Tensor, "n b"]]:
+        """The trace, of each sample until it stood still."""
+        every = {name: torch.stack(rows) for name, rows in self.trace.items()}
+        if moves is None:
+            return every
+        k = torch.arange(1 + int(moves.max()), device=moves.device).unsqueeze(1)
+        return {name: rows[: len(k)].masked_fill(k > moves, torch.nan) for name, rows in every.items()}
+
     def _note(self, front: _Front, judgement: Judgement) -> None:
+        since = self.done_at[front.index].clamp(max=len(self.trace["value"]))
+        self.done_at[front.index] = torch.where(judgement.done, since, torch.inf)
         for name, number in {"value": judgement.value, "merit": judgement.merit, **judgement.notes}.items():
             row = torch.full_like(self.zeros, torch.nan)
             row[front.index] = number.to(row.dtype)

@@ -24,7 +24,10 @@ from medadv.attack.targets import Targets
 from medadv.errors import ConfigError
 
 Labels = Literal["truth", "prediction"]
-"""Whose labels an attacker has: the expert's, or the victim's own decision on the clean input."""
+"""Whose labels an attacker has: the expert's, or the victim's own decision on the clean input.
+
+By the victim's own, what is void to the expert counts as well: an attacker without the expert's map does not know it.
+"""
 
 
 @dataclass(frozen=True, eq=False)

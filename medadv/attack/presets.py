@@ -64,12 +64,15 @@ def tifgsm(
     return Attack(_threat(budget), objective, Plain(size), steps, keep="last")
 
 
-def fgsm_ll(budget: Amount, loss: Loss | str = cross_entropy, *, rank: int | None = None) -> Attack:
+def fgsm_ll(
+    budget: Amount, loss: Loss | str = cross_entropy, *, rank: int | None = None, labels: Labels = "truth"
+) -> Attack:
     """One step towards the class that is least likely at the clean input (Kurakin et al. 2017, arXiv:1611.01236).
 
     ``rank``: towards another rank of the clean answer, as ``Rank`` counts them (Arnab et al. 2018, arXiv:1711.09856).
+    ``labels`` say here what is void: of the ``"truth"``, the expert's void; of the ``"prediction"``, nothing.
     """
-    return tifgsm(budget, LeastLikely() if rank is None else Rank(rank), 1, loss)
+    return tifgsm(budget, LeastLikely() if rank is None else Rank(rank), 1, loss, labels=labels)
 
 
 def ifgsm_ll(
@@ -80,12 +83,14 @@ def ifgsm_ll(
     *,
     rank: int | None = None,
     follow: bool = False,
+    labels: Labels = "truth",
 ) -> Attack:
     """Many steps towards the least likely classes (Kurakin et al. 2017, arXiv:1607.02533).
 
     ``follow``: those of the current answer, found anew at each step, as Arnab et al. 2018 (arXiv:1711.09856) do.
     """
-    return tifgsm(budget, LeastLikely() if rank is None else Rank(rank), steps, loss, size, follow=follow)
+    relabel = LeastLikely() if rank is None else Rank(rank)
+    return tifgsm(budget, relabel, steps, loss, size, labels=labels, follow=follow)
 
 
 def kurakin(budget: int | float | str | Budget) -> tuple[int, float]:

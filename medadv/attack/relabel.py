@@ -137,7 +137,8 @@ class Permute:
     Attributes:
         into: tissue → tissue, the same tissues on both sides; None for a random permutation of all of the scheme.
         background: whether the background takes part in a random one; else it stays.
-        absent: draw for each tissue, independently, one that the sample does not have, as Xie et al.'s code does.
+        absent: draw for each tissue, independently, one that the sample does not have, as Xie et al.'s code does. Of a
+            sample that has them all there is nothing to exchange: none of its targets counts.
         where: which targets count: ``"changed"``, ``"everywhere"``, or a region or tissue.
 
     Raises:
@@ -168,18 +169,22 @@ class Permute:
         for tissues, generator in zip(shown, rng.fork("permutation").generators(), strict=True):
             mapping = self.into or self._drawn(targets.scheme, tissues, generator)
             tables.append({numbers[source]: numbers[into] for source, into in mapping.items()})
-        return counted(self.where, targets, targets.renumbered(tables))
+        wanted = counted(self.where, targets, targets.renumbered(tables))
+        exchanged = torch.tensor([bool(table) for table in tables], device=wanted.where.device)
+        return wanted.within(wanted.where & exchanged.view(-1, *[1] * (wanted.where.ndim - 1)))
 
     def _drawn(self, scheme: LabelScheme, shown: frozenset[str], generator: torch.Generator) -> Mapping[str, str]:
         tissues = [t for t in scheme.tissues if self.background or t != BACKGROUND]
         choice = [t for t in tissues if t not in shown]
-        if len(choice) < (1 if self.absent else 2):
+        if len(tissues) < 2:
             raise ConfigError(
                 "there are too few tissues to permute",
-                got=choice,
-                expected="one that the sample does not have" if self.absent else "two or more",
+                got=tissues,
+                expected="two or more",
                 advice=None if self.background else "let the background take part: background=True",
             )
+        if self.absent and not choice:
+            return {}
         if self.absent:
             drawn = torch.randint(len(choice), (len(tissues),), generator=generator).tolist()
             return {t: choice[i] for t, i in zip(tissues, drawn, strict=True) if t not in choice}

@@ -54,7 +54,10 @@ class Targets(Protocol):
         ...
 
     def decided(self, raw: Float[Tensor, "b k *all"]) -> Self:
-        """The targets as a raw answer of the victim labels them, once it is decided as it is deployed."""
+        """The targets as a raw answer of the victim labels them, once it is decided as it is deployed.
+
+        Which of them count is the answer's to say, too: the expert's void is not known to who has the answer alone.
+        """
         ...
 
     def alone(self, region: str) -> Self:

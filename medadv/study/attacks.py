@@ -71,7 +71,7 @@ class FgsmLl(Alike, OnLoss):
 
     def attack(self, threat: Limits, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:  # noqa: ARG002
         """The attack in a threat."""
-        return fgsm_ll(threat, self.ascended)
+        return fgsm_ll(threat, self.ascended, labels=self.labels)
 
 
 class IfgsmLl(Stepwise, Alike, OnLoss):
@@ -91,7 +91,7 @@ class IfgsmLl(Stepwise, Alike, OnLoss):
     def attack(self, threat: Limits, spacing: Sequence[float], given: LabelMap | None = None) -> Attack:  # noqa: ARG002
         """The attack in a threat."""
         steps, size = self.sized(threat)
-        return ifgsm_ll(threat, steps, self.ascended, size, follow=self.target == "each step")
+        return ifgsm_ll(threat, steps, self.ascended, size, follow=self.target == "each step", labels=self.labels)
 
 
 class Targeted(AttackSettings):
@@ -214,8 +214,14 @@ class Dag(Targeted):
     @property
     def title(self) -> str:
         """For people."""
-        released = ", as released" if self.active == "released" else ""
-        return f"DAG, {self.aimed}, at most {self.steps} steps{released}{self.told}"
+        parts = [
+            f"as {self.active}",
+            f"{100 * self.tolerance:g} % may be left" if self.tolerance else "",
+            "what vanishes is let be" if self.let_vanish else "",
+            f"fooled from a score of {self.strong.score:g} after NMS at {self.strong.nms:g}" if self.strong else "",
+        ]
+        settings = ", ".join(part for part in parts if part)
+        return f"DAG, {self.aimed}, at most {self.steps} steps, {settings}{self.told}"
 
     def threat(self, budget: Budget, legal: Legal, span: tuple[float, float] | None) -> Limits:
         """The length of a step."""

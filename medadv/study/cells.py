@@ -254,8 +254,9 @@ class Cell:
 def _effort(shown: Shown) -> Effort | None:
     if (adversarial := shown.adversarial) is None:
         return None
+    steps = adversarial.passes.backward // shown.step_cost.backward
     return Effort(
-        steps=adversarial.passes.backward // shown.step_cost.backward,
+        steps=steps if adversarial.moves is None else int(adversarial.moves[0]),
         forward=adversarial.passes.forward,
         backward=adversarial.passes.backward,
         zero_gradient_share=adversarial.zero_gradient_share[0].item(),

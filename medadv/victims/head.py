@@ -264,8 +264,10 @@ class Voxels:
         return raw if self.only is None else self.head.alone(raw, self.only)
 
     def decided(self, raw: Float[Tensor, "b k *all"]) -> Voxels:
-        """As the victim's deployed label map has them."""
-        return self.mapped(self.head.decide(raw))
+        """As the victim's deployed label map has them. All count: it has no void, and the expert's is not known to who
+        has this map alone."""
+        new = self.mapped(self.head.decide(raw))
+        return new.within(torch.ones_like(new.where))
 
     def alone(self, region: str) -> Voxels:
         """Every voxel once, outside the region or inside."""

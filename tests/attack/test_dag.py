@@ -150,7 +150,10 @@ def test_a_sample_that_is_done_is_delivered_as_it_was_then() -> None:
         assert alone.merit.tolist() == [1]
         assert alone.passes == Passes(len(asked), len(asked))  # until done: never the last look of one forward
         assert len(counts) <= len(asked) < len(counts) + 10
-        assert alone.trace["active"].shape == (len(asked), 1)
+        assert alone.trace["active"].flatten().tolist() == counts  # and not of the steps until the host asks again
+        assert alone.moves.tolist() == [together.moves[i].item()] == [len(counts) - 1]
+        told = together.trace["active"][:, i]
+        assert told[~told.isnan()].tolist() == counts
         lengths.append(len(counts))
     assert len(set(lengths)) == 3
 
@@ -159,6 +162,7 @@ def test_an_attack_that_is_not_done_in_time_says_how_far_it_came() -> None:
     victim, x, truth = linear_classes((6, 5), 3.0), normal((1, 2, 6, 5)) + 4, organs((1, 6, 5))
     found = dag(STEP, SWAPPED, 7)(victim, x, truth)
     active = found.trace["active"][:, 0]
+    assert found.moves.tolist() == [7]
     assert active.shape == (8,)  # at seven iterates, and at the one delivered
     assert active[-1] > 0
     counted = (truth != 0).sum()
@@ -200,6 +204,19 @@ def test_what_vanishes_may_be_let_be() -> None:
         assert torch.equal(goal.active(raw).sum(1), goal(raw, 0.0).notes["active"].long())
         counts[vanish] = goal.active(raw).tolist()
     assert counts == {False: [[True, True, False, True]], True: [[True, False, False, False]]}
+
+
+def test_it_is_not_done_while_targets_are_pushed() -> None:
+    """Nobody is decided as l, nor as l' or background: the clean picture is no adversarial one."""
+    zoo = LabelScheme("zoo", {"background": 0, "cat": 1, "cow": 2, "dog": 3})
+    targets = Voxels.of(Softmax(zoo), torch.ones(1, 8, dtype=torch.int64))
+    seen = torch.tensor([3, 3, 3, 0, 0, 2, 2, 2])  # three dogs, while cats shall be cows
+    raw = torch.eye(4)[seen].T[None]
+    for tolerance, done in ((0.0, False), (0.25, False), (0.375, True)):
+        exchange = Exchange(Fill("cow"), "released", tolerance, let_vanish=True)
+        judged = exchange.prepare(raw, targets, Rng.seeded(0, 1))(raw, 0.0)
+        assert judged.notes["active"].tolist() == [3]
+        assert judged.done.tolist() == [done]
 
 
 def test_a_target_that_is_to_stay_does_not_count() -> None:

@@ -64,7 +64,7 @@ def ranked(victim: Stateless, void: Tensor, rank: int) -> Labels:
 @pytest.mark.parametrize("epsilon", [0.25, 4.0, 32.0])
 def test_fgsm_and_ifgsm_are_those_of_the_paper(epsilon: float) -> None:
     victim, x, truth = scene()
-    own = torch.where(truth == 255, 255, victim(x).argmax(1))
+    own = victim(x).argmax(1)  # the expert's void is a class like another
     steps, size = kurakin(f"{epsilon} 0-255")
     for attack, labels, alpha, n in [
         (fgsm(ball(epsilon)), truth, epsilon, 1),
@@ -94,6 +94,15 @@ def test_the_targeted_ones_descend_towards_a_rank_fixed_or_anew(epsilon: float, 
     torch.testing.assert_close(many.x, attacked(victim, x, lambda _: fixed, epsilon, alpha, 7, -1), rtol=0, atol=1e-6)
     anew = ifgsm_ll(ball(epsilon), 7, size=size, rank=rank, follow=True)(victim, x, truth, support=EVERYWHERE)
     torch.testing.assert_close(anew.x, attacked(victim, x, wanted, epsilon, alpha, 7, -1), rtol=0, atol=1e-6)
+
+
+def test_of_its_own_answer_the_targeted_ones_push_void_pixels_too() -> None:
+    victim, x, truth = scene()
+    wanted = ranked(victim, truth == 256, 4)
+    one = fgsm_ll(ball(8.0), labels="prediction")(victim, x, truth, support=EVERYWHERE)
+    torch.testing.assert_close(one.x, attacked(victim, x, wanted, 8.0, 8.0, 1, -1), rtol=0, atol=1e-6)
+    anew = ifgsm_ll(ball(8.0), 5, size=1 / 8, follow=True, labels="prediction")(victim, x, truth, support=EVERYWHERE)
+    torch.testing.assert_close(anew.x, attacked(victim, x, wanted, 8.0, 1.0, 5, -1), rtol=0, atol=1e-6)
 
 
 def test_fixed_and_each_step_are_two_attacks() -> None:

@@ -20,7 +20,7 @@ from medadv.attack.relabel import Draw, Fill, Grow, LeastLikely, Permute, Relabe
 from medadv.attack.rng import Rng
 from medadv.attack.targets import Targets
 from medadv.errors import ConfigError
-from medadv.labels import BRATS_2018
+from medadv.labels import BRATS_2018, LabelScheme
 from medadv.victims.head import Head, Sigmoid, Softmax, Voxels
 
 SOFTMAX, SIGMOID = Softmax(BRATS_2018), Sigmoid(BRATS_2018, ("WT", "TC", "ET"))
@@ -116,7 +116,15 @@ def test_only_absent_tissues_may_be_drawn() -> None:
     drawn = {asked(Permute(absent=True), Voxels.of(SOFTMAX, truth), seed).truth[0, 1].item() for seed in range(8)}
     assert drawn == {1, 4}
     with pytest.raises(ConfigError, match="too few tissues"):
-        asked(Permute(absent=True), Voxels.of(SOFTMAX, torch.tensor([[1, 2, 4]])))
+        asked(Permute(absent=True), Voxels.of(Softmax(LESION), torch.zeros(1, 3, dtype=torch.int64)))
+
+
+@HEADS
+@pytest.mark.parametrize("where", ["changed", "everywhere"])
+def test_who_shows_all_tissues_has_nothing_to_exchange(head: Head, where: str) -> None:
+    wanted = asked(Permute(absent=True, where=where), Voxels.of(head, torch.tensor([[1, 2, 4], [0, 1, 2]])))
+    assert not wanted.where[0].any()
+    assert wanted.where[1].any()
 
 
 def test_what_is_no_permutation_is_refused() -> None:
@@ -280,6 +288,16 @@ def test_an_erased_region_of_the_prediction_lies_where_the_victim_sees_it() -> N
     for labels, where in (("truth", [False, True, True, False]), ("prediction", [True, True, False, False])):
         goal = Towards(erase("ET"), labels=labels).prepare(raw, targets, Rng.seeded(0, 1))
         assert goal.targets.where.tolist() == [where]
+
+
+def test_of_its_own_answer_all_counts_whatever_the_expert_calls_void() -> None:
+    scheme = LabelScheme("zoo", {"background": 0, "cat": 1}, {"C": ("cat",)}, void=255)
+    truth = torch.tensor([[0, 255, 1]])
+    for head in (Softmax(scheme), Sigmoid(scheme, ("C",))):
+        own = Voxels.of(head, truth).decided(head.logits(normal((1, len(head.channels), 3))))
+        assert own.where.all()
+        assert own.alone("C").where.all()
+        assert not Voxels.of(head, truth).where.all()
 
 
 def test_labels_of_nobody_are_refused() -> None:

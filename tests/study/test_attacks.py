@@ -52,11 +52,20 @@ ATTACKS: dict[str, tuple[Any, Linf | Unbounded, Attack]] = {
         GREY,
         presets.ifgsm(GREY, 10, size=1 / 8, labels="prediction"),
     ),
-    "DAG, permute tissues at random, at most 200 steps": (read("dag", goal=GOAL), STEP, presets.dag(STEP, Permute())),
-    "DAG, permute tissues at random, at most 150 steps, as released": (
+    "DAG, permute tissues at random, at most 200 steps, as written": (
+        read("dag", goal=GOAL),
+        STEP,
+        presets.dag(STEP, Permute()),
+    ),
+    "DAG, permute tissues at random, at most 150 steps, as released, 1 % may be left, what vanishes is let be": (
         read("dag", goal=GOAL, steps=150, active="released", tolerance=0.01, let_vanish=True),
         STEP,
         Attack(STEP, Exchange(Permute(), "released", 0.01, True), presets.Plain(1.0), 150, keep="until done"),
+    ),
+    "DAG, permute tissues at random, at most 200 steps, as written, fooled from a score of 0.8 after NMS at 0.35": (
+        read("dag", goal=GOAL, strong={}),
+        STEP,
+        presets.dag(STEP, Permute(), strong=presets.Strong()),
     ),
 }
 
@@ -67,6 +76,13 @@ def test_an_attack_is_the_preset_that_it_names(title: str) -> None:
     assert spec.attack(threat, SPACING) == attack
     assert spec.title == title
     assert spec.steps_at(threat.budget) == attack.steps
+
+
+@pytest.mark.parametrize("preset", ["fgsm", "ifgsm", "fgsm_ll", "ifgsm_ll", "tifgsm", "dag", "mifgsm", "pgd"])
+def test_whose_labels_is_heard_by_every_attack(preset: str) -> None:
+    goal = {"goal": GOAL} if preset in ("tifgsm", "dag") else {}
+    attack = read(preset, labels="prediction", **goal).attack(STEP if preset == "dag" else GREY, SPACING)
+    assert attack.objective.labels == "prediction"
 
 
 @pytest.mark.parametrize(

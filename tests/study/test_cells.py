@@ -12,11 +12,15 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
+from attack.stand_ins import curved, normal
 from monai.inferers import sliding_window_inference
 from monai.metrics import DiceMetric
 from monai.transforms import NormalizeIntensity
 from study.small_study import Glow, contents, every_record, go, quarantine, records, small
 
+from medadv.attack.presets import dag
+from medadv.attack.relabel import Turn
+from medadv.attack.victim import Passes
 from medadv.data.brats import MODALITIES, brats
 from medadv.data.case import Volume
 from medadv.data.files import read
@@ -235,3 +239,15 @@ def test_a_network_whose_gradient_is_zero_is_doubted_aloud(three: Path, tmp_path
 
     with pytest.warns(match="of the gradients are exactly zero"):
         go(small(three, attacks={"fgsm": {"preset": "fgsm"}}, controls=[]), tmp_path, network=Blind())
+
+
+def test_steps_and_trace_end_when_the_attack_stands_still() -> None:
+    """The host asks in the end only, and pays for what it did not know; the steps are those that moved the image."""
+    victim, x = curved(), normal((1, 2, 6, 5))
+    attack = dag("0.2 stored", Turn("liver", "spleen"), 9)
+    found = attack(victim, x, victim.predict(x))
+    effort = cells._effort(Shown(found.x, found, step_cost=Passes(1, 1)))
+    assert effort is not None
+    assert 0 < effort.steps < effort.backward
+    assert len(effort.trace["active"]) == effort.steps + 1
+    assert [number > 0 for number in effort.trace["active"]] == [True] * effort.steps + [False]
