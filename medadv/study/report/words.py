@@ -185,15 +185,15 @@ def _derived(results: Results, row: Comparison) -> bool:
 
 
 def _amount(results: Results, row: Comparison) -> float:
-    """The budget, for an order; one that differs between modalities comes after all others."""
+    """The budget, for an order; one that differs between modalities, or bounds a step alone, comes after all others."""
     arm = results.arm(row.victim, row.condition)
-    return math.inf if arm is None or arm.presented.amount is None else arm.presented.amount
+    return math.inf if arm is None or arm.presented.amount is None or arm.step_bounded else arm.presented.amount
 
 
 def _unit(results: Results, row: Comparison) -> str | None:
     """The unit of a budget of one amount; None for any other."""
     arm = results.arm(row.victim, row.condition)
-    return None if arm is None or arm.presented.amount is None else arm.presented.unit
+    return None if arm is None or arm.presented.amount is None or arm.step_bounded else arm.presented.unit
 
 
 def _smallest(results: Results, told: Sequence[Comparison], worst: Comparison) -> tuple[str, Comparison] | None:
@@ -232,13 +232,15 @@ def _from(results: Results, row: Comparison) -> str:
 
 
 def _controls(results: Results, row: Comparison) -> list[Comparison]:
-    """The comparisons with clean of the controls that match an attack: its own perturbation, and noise of its size."""
+    """The comparisons with clean of the controls that match an attack: its own perturbation, and noise of its size, which
+    no noise is where steps alone are bounded."""
     attack = results.arm(row.victim, row.condition)
     if attack is None or attack.presented.budget is None:
         return []
     controls = (arm for arm in results.of(row.victim) if arm.presented.role == "control")
+    alike = (attack.condition,) if attack.step_bounded else (None, attack.condition)
     like = [arm for arm in controls if arm.presented.budget == attack.presented.budget]
-    matching = [arm.condition for arm in like if arm.presented.of in (None, attack.condition)]
+    matching = [arm.condition for arm in like if arm.presented.of in alike]
     rows = [results.compared(row.victim, row.region, name, row.against, row.metric) for name in matching]
     return [r for r in rows if r is not None and r.estimate is not None]
 
