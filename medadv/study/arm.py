@@ -31,8 +31,8 @@ class Arm:
 
     @property
     def step_bounded(self) -> bool:
-        """Whether the budget is that of one step alone, and the sum of all steps has no bound (DAG, Xie et al. 2017); so
-        it is of what is made of such an attack's change."""
+        """Whether the budget is that of one step alone, and the sum of all steps has no bound (DAG, Xie et al. 2017);
+        so it is of what is made of such an attack's change."""
         conditions = (record.inputs.get("condition", {}) for record in self.records.values())
         return any(_step_bounded(condition) for condition in conditions)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 from study.pictured import DETECTOR, pictured
 
-from medadv.study.records import Effort, Record
-from medadv.study.report import threat
+from medadv.study.records import Effort, Record, read_record
+from medadv.study.report import build, threat
 from medadv.study.report.curves import budget_curves, off_axis
 from medadv.study.report.numbers import titled
 from medadv.study.report.pictures.matrix import Cells
@@ -20,6 +21,7 @@ from medadv.study.report.pictures.permuted import permuted_table, verdict
 from medadv.study.report.pictures.ratio import swept
 from medadv.study.report.summary import summary
 from medadv.study.report.tables import Cell, Table
+from medadv.study.report.wording import of_pictures, titled_for_people, worded
 from medadv.study.report.words import answer, sentence
 from medadv.study.report.worst import none_worse, worst_kept
 from medadv.study.results import Arm, Results, read_results
@@ -79,7 +81,8 @@ def test_the_length_of_a_step_is_drawn_as_no_budget(results: Results) -> None:
 def test_an_attack_of_nothing_shows_nothing(results: Results, active: list[float] | None, words: str) -> None:
     def nothing(record: Record) -> Record:
         assert record.distortion is not None
-        effort = Effort(steps=0, forward=1, backward=0, zero_gradient_share=0, trace={"active": active} if active else {})
+        trace = {"active": active} if active else {}
+        effort = Effort(steps=0, forward=1, backward=0, zero_gradient_share=0, trace=trace)
         zero = record.distortion.model_copy(update={"perceptibility": 0.0, "linf": 0.0, "l2": 0.0})
         return record.model_copy(update={"distortion": zero, "effort": effort})
 
@@ -167,3 +170,30 @@ def test_a_case_that_got_no_worse_is_nobodys_worst_case(results: Results) -> Non
 
 def test_the_least_score_of_what_is_found_is_told(results: Results) -> None:
     assert "score ≥ .5 and IoU ≥ .5" in summary(results, DETECTOR, "all").caption
+
+
+def test_words_of_scans_are_not_said_of_pictures(tmp_path: Path) -> None:
+    folder = pictured(tmp_path / "study", images=2, epsilons=(8.0,), victims=("fcn",))
+    for path in (folder / "records" / "fcn").glob("dag-0.5/*.json"):
+        record = read_record(path)
+        title = "DAG, permute tissues at random"
+        shown = record.presented.model_copy(update={"title": title})
+        path.write_text(record.model_copy(update={"presented": shown, "agreement": 0.9}).model_dump_json())
+    refused = [{"case": "x", "reason": "missing_modality", "message": "A modality that the data set declares has none"}]
+    (folder / "quarantine.json").write_text(json.dumps(refused))
+    page = build(folder)
+    text = re.sub(r"<pre>.*?</pre>|<[^>]+>", " ", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert "permute classes at random" in text
+    assert "A channel that the data set declares has none" in text
+    tables = " ".join(path.read_text(encoding="utf-8") for path in (page.parent / "tables").glob("*.tex"))
+    found = re.findall(r".{30}\b(?:voxels?|tissues?|scans?|modalit(?:y|ies)|slices|clinical)\b.{30}", text + tables)
+    assert found == []
+
+
+def test_words_of_scans_stay_with_volumes(run_folder: Path) -> None:
+    results = read_results(run_folder)
+    assert titled_for_people(results) is results
+    assert worded(results, "tissues of scans") == "tissues of scans"
+    assert of_pictures("Modality by modality, missing_modality; voxels of tissues") == (
+        "Channel by channel, missing_modality; pixels of classes"
+    )

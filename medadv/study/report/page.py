@@ -24,6 +24,7 @@ from medadv.study.report.summary import by_class, shown_alone, summary
 from medadv.study.report.tables import Table
 from medadv.study.report.training_curve import training_picture
 from medadv.study.report.verdicts import FAMILIES, verdicts
+from medadv.study.report.wording import titled_for_people
 from medadv.study.report.words import Answer, answer, claims, family_note, gaps, late, sentence, unit_note
 from medadv.study.report.worst import none_worse, worst_kept
 from medadv.study.results import Results, read_results
@@ -79,7 +80,7 @@ def build(folder: Path) -> Path:
     Raises:
         RunError: the run is incomplete or damaged, or the folder cannot be written.
     """
-    every = read_results(folder)
+    every = titled_for_people(read_results(folder))
     known = lineage(every)
     results = known.judged(every)
     report = folder / "report"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from medadv.study.metrics import METRICS, Metric
 from medadv.study.report.idle import idle
 from medadv.study.report.numbers import budget, equals, measured, significant, spelled
+from medadv.study.report.wording import worded
 from medadv.study.results import Results
 from medadv.study.spec import WORST
 from medadv.study.stats import FEWEST, Comparison
@@ -146,7 +147,8 @@ def numbers(row: Comparison, metric: Metric | None = None) -> str:
 def unit_note(results: Results) -> str:
     """What n counts, and what follows from it."""
     if results.unit == "patients":
-        return "n counts patients: the scans of one patient were averaged before anything was compared."
+        told = "n counts patients: the scans of one patient were averaged before anything was compared."
+        return worded(results, told)
     if results.pictures:
         return (
             "n counts cases, a picture each. Where several show one scene, they are not independent, and the intervals "
@@ -250,8 +252,8 @@ def _from(results: Results, row: Comparison) -> str:
 
 
 def _controls(results: Results, row: Comparison) -> list[Comparison]:
-    """The comparisons with clean of the controls that match an attack: its own perturbation, and noise of its size, which
-    no noise is where steps alone are bounded."""
+    """The comparisons with clean of the controls that match an attack: its own perturbation, and noise of its size,
+    which there is none of where steps alone are bounded."""
     attack = results.arm(row.victim, row.condition)
     if attack is None or attack.presented.budget is None:
         return []

@@ -12,8 +12,8 @@ NOTHING = 1e-6
 
 
 def worst_kept(results: Results, victim: str, region: str) -> list[tuple[Arm, str, Path]]:
-    """For each attack the kept case that lost most on the region against clean, in the victim's metric; none of an attack
-    under which no kept case got worse.
+    """For each attack the kept case that lost most on the region against clean, in the victim's metric; none of an
+    attack under which no kept case got worse.
 
     Of equals it is the one that comes first: with the smaller budget.
     """

@@ -10,6 +10,7 @@ from medadv.study.report.numbers import percent, titled, whole
 from medadv.study.report.pictures.matrix import Cells, settings_of
 from medadv.study.report.style import slug
 from medadv.study.report.tables import Cell, Column, Table
+from medadv.study.report.wording import worded
 from medadv.study.results import Results
 
 VOXELS = "voxels"
@@ -58,11 +59,12 @@ def permuted_table(results: Results, cells: Cells, victim: str) -> Table | None:
             if values:
                 ends: list[Cell] = [min(values), max(values), len(values)] if several else []
                 rest = _share(clean, attacked, fmean(values))
-                rows.append([titled(arm), kind, clean, attacked, fmean(values), *ends, rest])
+                rows.append([titled(arm), worded(results, kind), clean, attacked, fmean(values), *ends, rest])
     return Table(
         name=slug("permuted", victim),
-        caption=f"{cells.heading(victim)}. ORIG: clean. ADVR: attacked. PERM: the same perturbation with its voxels, "
-        "or whole rows, columns or slices of all channels alike, in a random order: the same values and norms, no aim. "
+        caption=f"{cells.heading(victim)}. ORIG: clean. ADVR: attacked. PERM: the same perturbation with its "
+        f"{'pixels, or whole rows or columns' if results.pictures else 'voxels, or whole rows, columns or slices'} "
+        "of all channels alike, in a random order: the same values and norms, no aim. "
         "“Share of the drop”: what PERM loses of what ADVR loses; near 0 it is the structure that does the harm, and "
         "not the size."
         + (" PERM is the mean over random draws, from least to most." if several else ""),
