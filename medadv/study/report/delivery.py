@@ -138,8 +138,8 @@ def fidelity(results: Results, victim: str) -> Table:
             rows.append([titled(arm), *(cell for modality in results.modalities for cell in _likeness(arm, modality))])
     return Table(
         name=slug("fidelity", victim),
-        caption=f"How like its clean self each {worded(results, 'modality')} still looks, mean over cases. SSIM 1 is identical; a "
-        "PSNR of – means that nothing changed. Both are taken over the whole image"
+        caption=f"How like its clean self each {worded(results, 'modality')} still looks, mean over cases. "
+        "SSIM 1 is identical; a PSNR of – means that nothing changed. Both are taken over the whole image"
         + (
             ", with a data range of 255."
             if results.pictures
