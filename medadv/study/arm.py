@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
+from typing import Any
 
 from medadv.attack.budget import Budget
 from medadv.study.pairs import Unit
@@ -27,6 +28,13 @@ class Arm:
     presented: Presented
     records: Mapping[str, Record]
     unit: Unit
+
+    @property
+    def step_bounded(self) -> bool:
+        """Whether the budget is that of one step alone, and the sum of all steps has no bound (DAG, Xie et al. 2017);
+        so it is of what is made of such an attack's change."""
+        conditions = (record.inputs.get("condition", {}) for record in self.records.values())
+        return any(_step_bounded(condition) for condition in conditions)
 
     def scores(self, region: str, metric: str = "dice") -> dict[str, Score]:
         """Case → score."""
@@ -69,6 +77,15 @@ class Arm:
         """One score of each case: whatever the metric, its counts are the same."""
         found = ([s for s in record.scores if s.region == region] for record in self.records.values())
         return [scores[0] for scores in found if scores]
+
+
+def _step_bounded(settings: Mapping[str, Any]) -> bool:
+    if settings.get("kind") == "worst":  # of a threat; what made its perturbations does not matter
+        return False
+    if threat := settings.get("threat"):
+        return bool(threat.get("ball") == "unbounded")
+    made_of = settings.get("of")
+    return isinstance(made_of, Mapping) and _step_bounded(made_of)
 
 
 def arms_of(records: Sequence[Record]) -> tuple[Arm, ...]:

@@ -173,7 +173,7 @@ def test_permuted_perturbations_stand_beside_the_attack(results: Results, cells:
     assert table is not None
     rows = [dict(zip([c.title for c in table.columns], row, strict=True)) for row in table.rows]
     assert [(row["attack"], row["moved"]) for row in rows[:3]] == [
-        ("DAG, 0.5\N{NO-BREAK SPACE}of 0–255", kind) for kind in ("voxels", "rows", "columns")
+        ("DAG, 0.5\N{NO-BREAK SPACE}of 0–255", kind) for kind in ("pixels", "rows", "columns")
     ]
     values = [cells.value(results.arm("fcn", name)) for name in ("clean", "dag-0.5")]
     draws = [cells.value(results.arm("fcn", f"permuted-rows-{n}dag-0.5")) for n in ("", "2-")]

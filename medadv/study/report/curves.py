@@ -18,23 +18,39 @@ RESAMPLES = 2000
 
 def budget_units(results: Results, victim: str) -> tuple[str, ...]:
     """The units in which budgets of this victim's attacks were given: a curve each."""
-    arms = (arm.presented for arm in results.met(victim) if arm.presented.role == "attack")
-    return tuple(dict.fromkeys(p.unit for p in arms if p.amount is not None and p.unit is not None))
+    attacks = (arm for arm in results.met(victim) if arm.presented.role == "attack" and on_axis(arm))
+    return tuple(dict.fromkeys(arm.presented.unit for arm in attacks if arm.presented.unit is not None))
+
+
+def on_axis(arm: Arm) -> bool:
+    """Whether a budget has a place on an axis: one amount, that bounds the whole change and not a step of it alone."""
+    return arm.presented.amount is not None and not arm.step_bounded
 
 
 def off_axis(results: Results, victim: str) -> str:
     """Which attacks have no point in any curve, in a sentence; empty where all have one."""
-    attacks = [arm for arm in results.met(victim) if arm.presented.role == "attack"]
-    names = [f"{arm.presented.title} at {budget(arm)}" for arm in attacks if arm.presented.amount is None]
-    if not names:
-        return ""
-    return f"Not drawn, since a budget of several amounts has no place on an axis: {'; '.join(names)}."
+    attacks = [arm for arm in results.met(victim) if arm.presented.role == "attack" and not on_axis(arm)]
+    steps = [_named(arm) for arm in attacks if arm.step_bounded]
+    several = [_named(arm) for arm in attacks if not arm.step_bounded]
+    said = []
+    if several:
+        said.append(f"Not drawn, since a budget of several amounts has no place on an axis: {'; '.join(several)}.")
+    if steps:
+        said.append(
+            "Not drawn, since the amount is that of a step, and what the steps add up to has no bound: "
+            f"{'; '.join(steps)}."
+        )
+    return " ".join(said)
+
+
+def _named(arm: Arm) -> str:
+    return f"{arm.presented.title} at {budget(arm)}"
 
 
 def budget_curves(results: Results, victim: str, region: str, unit: str) -> Figure:
     """The mean score of a region over the budget, one line a family, with a bootstrap band over patients (or cases)."""
     metric = results.metric_of(victim)
-    arms = [a for a in results.met(victim) if a.presented.unit == unit and a.presented.amount is not None]
+    arms = [a for a in results.met(victim) if a.presented.unit == unit and on_axis(a)]
     families: dict[str, list[Arm]] = {}
     for arm in arms:
         families.setdefault(arm.presented.family, []).append(arm)

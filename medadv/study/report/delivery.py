@@ -8,6 +8,7 @@ from statistics import fmean
 from medadv.study.report.numbers import decimal, in_column, tenth, thousandths, titled
 from medadv.study.report.style import slug
 from medadv.study.report.tables import Cell, Column, Table
+from medadv.study.report.wording import worded
 from medadv.study.results import Arm, Results
 
 AGREEING = 0.999
@@ -30,8 +31,11 @@ def gap(results: Results, victim: str, region: str) -> Table:
             rows.append([titled(arm), *means, fmean(differences), max(map(abs, differences))])
     return Table(
         name=slug("file-and-memory", victim, region),
-        caption=f"{metric.headed} of {region}: the file, written and read again, against the voxels in memory. A gap "
-        "would mean that saving weakened or strengthened the attack. Headline scores are those of the file.",
+        caption=worded(
+            results,
+            f"{metric.headed} of {region}: the file, written and read again, against the voxels in memory. A gap would "
+            "mean that saving weakened or strengthened the attack. Headline scores are those of the file.",
+        ),
         columns=(
             Column("condition"),
             Column("file", in_column(metric)),
@@ -52,7 +56,7 @@ def largest_gap(results: Results, victim: str) -> str:
     told = f"{_fine(largest)} {metric.unit}".rstrip() + " at most" if largest >= 0.00005 else "less than 0.0001"
     return (
         f"Over all cases, conditions and regions, the {metric.title} of a file and the {metric.title} of the same "
-        f"voxels in memory differ by {told}."
+        f"{worded(results, 'voxels')} in memory differ by {told}."
     )
 
 
@@ -86,6 +90,11 @@ def least_alike(results: Results, victim: str) -> str:
     if not found:
         return ""
     ssim, modality, arm = min(found, key=lambda row: row[0])
+    if results.pictures:
+        return (
+            f"The attacked picture least like its clean self is so in its {modality} channel, SSIM {thousandths(ssim)} "
+            f"over the whole picture: {titled(arm)}."
+        )
     return (
         f"The attacked image least like its clean self is a {modality}, SSIM {thousandths(ssim)} over the whole image "
         f"with its empty background: {titled(arm)}."
@@ -102,11 +111,12 @@ def agreement(results: Results, victim: str) -> tuple[str, bool]:
         return "", False
     lowest, enough = min(found), sum(share >= AGREEING for share in found)
     # Rounded down: what is below the limit must not look as if it reached it.
+    voxels = worded(results, "voxels")
     told = (
         f"{victim} is scored by its format’s own predictor, or behind a CRF that its attacks by-pass, and attacked "
         "through medadv’s differentiable way. On the "
-        f"delivered voxels the two decide alike on at least {decimal(math.floor(1e4 * lowest) / 1e4, 4)} of the voxels "
-        f"of a case; on {AGREEING} or more in {enough} of {len(found)} cells."
+        f"delivered {voxels} the two decide alike on at least {decimal(math.floor(1e4 * lowest) / 1e4, 4)} of the "
+        f"{voxels} of a case; on {AGREEING} or more in {enough} of {len(found)} cells."
     )
     if enough == len(found):
         return told, False
@@ -128,8 +138,8 @@ def fidelity(results: Results, victim: str) -> Table:
             rows.append([titled(arm), *(cell for modality in results.modalities for cell in _likeness(arm, modality))])
     return Table(
         name=slug("fidelity", victim),
-        caption="How like its clean self each modality still looks, mean over cases. SSIM 1 is identical; a PSNR of – "
-        "means that nothing changed. Both are taken over the whole image"
+        caption=f"How like its clean self each {worded(results, 'modality')} still looks, mean over cases. "
+        "SSIM 1 is identical; a PSNR of – means that nothing changed. Both are taken over the whole image"
         + (
             ", with a data range of 255."
             if results.pictures

@@ -7,6 +7,7 @@ from statistics import median
 from medadv.study.report.numbers import in_column, titled, whole
 from medadv.study.report.style import slug
 from medadv.study.report.tables import Cell, Column, Table
+from medadv.study.report.wording import worded
 from medadv.study.results import Arm, Results
 
 UNTOLD = "not told"
@@ -88,7 +89,7 @@ def cross_validation(results: Results) -> str:
             f" The networks of {', '.join(others)} were trained before. Where their weights say on which scans, those "
             "were held against the tested ones; otherwise it is the word of whoever trained them."
         )
-    return told
+    return worded(results, told)
 
 
 def _folds(results: Results, victim: str) -> list[int]:

@@ -97,11 +97,13 @@ def in_column(metric: Metric) -> Callable[[float | None], str]:
 
 
 def budget(arm: Arm) -> str:
-    """The budget of an arm, ``0.1 σ`` or ``0.1/0.2/0.1/0.3 σ``; empty without one."""
+    """The budget of an arm, ``0.1 σ`` or ``0.1/0.2/0.1/0.3 σ``; of steps alone ``γ 0.5 of 0–255 a step``; empty without
+    one."""
     if arm.presented.budget is None:
         return ""
     amounts, _, unit = str(Budget.parse(arm.presented.budget)).partition(" ")
-    return f"{amounts}\N{NO-BREAK SPACE}{spelled(unit)}"
+    told = f"{amounts}\N{NO-BREAK SPACE}{spelled(unit)}"
+    return f"γ\N{NO-BREAK SPACE}{told} a step" if arm.step_bounded else told
 
 
 def titled(arm: Arm) -> str:

@@ -24,8 +24,9 @@ from medadv.study.report.summary import by_class, shown_alone, summary
 from medadv.study.report.tables import Table
 from medadv.study.report.training_curve import training_picture
 from medadv.study.report.verdicts import FAMILIES, verdicts
+from medadv.study.report.wording import titled_for_people
 from medadv.study.report.words import Answer, answer, claims, family_note, gaps, late, sentence, unit_note
-from medadv.study.report.worst import worst_kept
+from medadv.study.report.worst import none_worse, worst_kept
 from medadv.study.results import Results, read_results
 from medadv.study.slices import read_slices
 
@@ -49,6 +50,7 @@ class Chapter:
     off_axis: str
     paired: Sequence[Picture]
     montages: Sequence[Picture]
+    none_worse: str
     by_stratum: Table | None
     by_fold: Table | None
     threat: Sequence[str]
@@ -78,7 +80,7 @@ def build(folder: Path) -> Path:
     Raises:
         RunError: the run is incomplete or damaged, or the folder cannot be written.
     """
-    every = read_results(folder)
+    every = titled_for_people(read_results(folder))
     known = lineage(every)
     results = known.judged(every)
     report = folder / "report"
@@ -123,6 +125,7 @@ def _chapter(results: Results, victim: str, figures: Path) -> Chapter:
         off_axis=off_axis(results, victim),
         paired=list(_paired(declared(results), victim, region, figures)),
         montages=list(_montages(files, victim, region, figures)),
+        none_worse=none_worse(files, victim, region),
         by_stratum=groups.by_stratum(results, victim),
         by_fold=groups.by_fold(results, victim),
         threat=threat.words(files, victim),

@@ -24,7 +24,8 @@ def _ticks(axes: Axes, results: Results, columns: list[Arm]) -> None:
     """A tick a column; pictures have many budgets, of one unit that the axis tells."""
     places, units = range(len(columns)), {arm.presented.unit for arm in columns[1:]}
     amounts = [arm.presented.amount for arm in columns if arm.presented.role != "clean"]
-    if results.pictures and len(units) == 1 and None not in amounts:
+    steps = any(arm.step_bounded for arm in columns)
+    if results.pictures and len(units) == 1 and None not in amounts and not steps:
         names = ["clean" if arm.presented.role == "clean" else f"{arm.presented.amount:g}" for arm in columns]
         axes.set_xlabel(f"budget ({spelled(units.pop() or '')})")
     else:

@@ -11,6 +11,7 @@ import yaml
 
 from medadv.study.report.numbers import decimal, tenth, titled, whole
 from medadv.study.report.tables import Cell, Column, Table
+from medadv.study.report.wording import worded
 from medadv.study.results import Arm, Results
 from medadv.study.sources import PATHS
 
@@ -22,8 +23,9 @@ def cost(results: Results) -> Table:
     columns += [Column("backward", tenth), Column("zero gradients", _percent)]
     return Table(
         name="cost",
-        caption="Passes through the network for one case, mean over cases; the share of voxels whose gradient was "
-        "exactly zero" + ("; and seconds for one case, attack and scoring together." if timed else "."),
+        caption="Passes through the network for one case, mean over cases; the share of "
+        f"{worded(results, 'voxels')} whose gradient was exactly zero"
+        + ("; and seconds for one case, attack and scoring together." if timed else "."),
         columns=[*columns, *([Column("seconds", tenth)] if timed else [])],
         rows=[_effort(results, arm, timed) for arm in results.arms if _measured(results, arm)],
     )
@@ -61,7 +63,7 @@ def quarantine(results: Results) -> Table:
         caption=f"Scored: {len(results.cases)} cases. Refused: {len(results.quarantine)}; no score of theirs is in "
         "any number of this page.",
         columns=(Column("case"), Column("reason"), Column("message")),
-        rows=[[row.case, row.reason, row.message] for row in results.quarantine],
+        rows=[[row.case, row.reason, worded(results, row.message)] for row in results.quarantine],
     )
 
 

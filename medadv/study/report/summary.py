@@ -73,7 +73,10 @@ def _caption(
     if copied:
         said += f" 8-bit copy: the {lead.words} of the picture as a file of whole grey levels holds it."
     if lead.name == "recall":
-        said += " Recall: the share of the expert’s objects that are found, by a box of their class with an IoU of .5."
+        said += (
+            " Recall: the share of the expert’s objects that are found, by a box of their class with score ≥ .5 and "
+            "IoU ≥ .5."
+        )
     if region == ALL:
         pooled = "all classes pooled" if lead.name == "recall" else "the mean over the classes that either side shows"
         ghosts = "" if lead.name == "recall" else "; one that is predicted where the expert shows none of it counts 0"

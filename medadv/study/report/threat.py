@@ -12,30 +12,34 @@ from medadv.study.report.numbers import budget, significant, spelled
 from medadv.study.report.provenance import without_folders
 from medadv.study.report.style import slug
 from medadv.study.report.tables import Cell, Column, Table
+from medadv.study.report.wording import worded
 from medadv.study.results import Arm, Results
 
 
 def radii(results: Results, victim: str) -> Table:
     """Each budget in each unit and modality, mean over cases; once more where other modalities are changed alone."""
-    budgets: dict[tuple[Budget, tuple[str, ...]], Arm] = {}
+    budgets: dict[tuple[Budget, tuple[str, ...], bool], Arm] = {}
     for arm in results.of(victim):
         if arm.presented.role == "attack" and arm.presented.budget is not None:
-            budgets.setdefault((Budget.parse(arm.presented.budget), _only(arm)), arm)
+            budgets.setdefault((Budget.parse(arm.presented.budget), _only(arm), arm.step_bounded), arm)
     rows: list[list[Cell]] = []
     breaks: set[int] = set()
-    for arm in (budgets[key] for key in sorted(budgets, key=lambda key: (key[0].unit, key[0].amounts, key[1]))):
+    for arm in (budgets[key] for key in sorted(budgets, key=lambda key: (key[0].unit, key[0].amounts, *key[1:]))):
         known = [record.radii for record in arm.records.values() if record.radii]
         breaks.add(len(rows))
         for unit in dict.fromkeys(unit for by_unit in known for unit in by_unit):
             each = ([by_unit[unit][m] for by_unit in known if m in by_unit.get(unit, {})] for m in results.modalities)
             rows.append([budget(arm), spelled(unit), *(fmean(values) if values else None for values in each)])
-    return Table(
-        name=slug("threat", victim),
-        caption="The largest allowed change of a voxel, mean over cases, in each unit. σ: the standard deviation of "
+    caption = (
+        "The largest allowed change of a voxel, mean over cases, in each unit. σ: the standard deviation of "
         "that modality inside that case's support; p1–p99 and min–max: shares of these ranges inside the support; "
         "0–255: grey levels, of which 255 span the legal range if that is a pair, else the support's smallest to "
         "largest value."
-        + (" Without a bound it is the length of a step." if any(map(_unbounded, budgets.values())) else ""),
+        + (" Without a bound it is the length of a step." if any(arm.step_bounded for arm in budgets.values()) else "")
+    )
+    return Table(
+        name=slug("threat", victim),
+        caption=worded(results, caption),
         columns=(Column("budget"), Column("unit"), *(Column(m, significant) for m in results.modalities)),
         rows=rows,
         breaks=frozenset(breaks - {0}),
@@ -44,20 +48,7 @@ def radii(results: Results, victim: str) -> Table:
 
 def words(results: Results, victim: str) -> tuple[str, ...]:
     """The threat model in sentences, as far as the records tell it."""
-    said = _told(results, victim)
-    return tuple(map(_of_pictures, said)) if results.pictures else said
-
-
-def _of_pictures(words: str) -> str:
-    """A sentence about voxels of scans as one about pixels of pictures."""
-    for word, other in (("voxel", "pixel"), ("scan", "picture"), ("segmented", "answered"), ("modality", "colour")):
-        words = words.replace(word, other)
-    return words
-
-
-def _unbounded(arm: Arm) -> bool:
-    """Whether an attack's steps alone are bounded, and not what they add up to."""
-    return any(record.inputs["condition"]["threat"]["ball"] == "unbounded" for record in arm.records.values())
+    return tuple(worded(results, said) for said in _told(results, victim))
 
 
 def _told(results: Results, victim: str) -> tuple[str, ...]:

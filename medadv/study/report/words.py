@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medadv.study.metrics import METRICS, Metric
+from medadv.study.report.idle import idle
 from medadv.study.report.numbers import budget, equals, measured, significant, spelled
+from medadv.study.report.wording import worded
 from medadv.study.results import Results
 from medadv.study.spec import WORST
 from medadv.study.stats import FEWEST, Comparison
@@ -22,7 +24,7 @@ class Answer:
 
     Attributes:
         victim: whose answer it is.
-        sentences: one to three; the first is the answer.
+        sentences: the first is the answer; then a sentence for each attack that changed nothing, and up to two more.
         rows: the comparisons that the sentences were made of.
     """
 
@@ -50,6 +52,7 @@ def answer(results: Results, victim: str) -> Answer:
         return Answer(victim, ("No attack was compared with the clean files, so there is nothing to answer.",), ())
     worst = min(told, key=lambda row: (-loss(row), _amount(results, row)))
     sentences, used = [sentence(results, worst)], [worst]
+    sentences += _unmoved(results, victim, worst.condition)
     controls = _controls(results, worst)
     if controls:
         sentences.append(_control_sentence(results, controls))
@@ -82,16 +85,32 @@ def sentence(results: Results, row: Comparison) -> str:
     then, now = measured(row.mean_against, metric), measured(row.mean_condition, metric)
     subject, base = _subject(results, row.victim, row.condition), _base(results, row)
     begun = re.sub("^the ", "The ", subject)
+    arm = results.arm(row.victim, row.condition)
+    still, every = idle(arm, _cases(results)) if arm else ("", False)
+    if every:
+        return f"Under {subject} {still}: {what} is {then} {base}, {now} under it."
+    note = f" {still[0].upper()}{still[1:]}." if still else ""
     if row.n < FEWEST or row.verdict:
         few = f"No claim is made about {subject}: {row.n} pairs are too few."
-        return f"{few} {what[0].upper()}{what[1:]} was {then} {base}, {now} under it."
+        return f"{few} {what[0].upper()}{what[1:]} was {then} {base}, {now} under it.{note}"
     if claims(row):
         verb = "lowers" if (row.estimate or 0.0) < 0 else "raises"
-        return f"{begun} {verb} {what} from {then}{_from(results, row)} to {now} ({numbers(row, metric)})."
+        return f"{begun} {verb} {what} from {then}{_from(results, row)} to {now} ({numbers(row, metric)}).{note}"
     if row.family == "primary":
-        return f"{begun} was not shown to change {what}: {then} {base}, {now} under it ({numbers(row, metric)})."
+        return f"{begun} was not shown to change {what}: {then} {base}, {now} under it ({numbers(row, metric)}).{note}"
     told = numbers(row, metric)
-    return f"{begun} went with {what} of {now}, against {then} {base} ({told}); exploratory, so no claim."
+    return f"{begun} went with {what} of {now}, against {then} {base} ({told}); exploratory, so no claim.{note}"
+
+
+def _cases(results: Results) -> str:
+    return "pictures" if results.pictures else "cases"
+
+
+def _unmoved(results: Results, victim: str, told: str) -> list[str]:
+    """A sentence for each other attack that changed nothing in any case."""
+    arms = (arm for arm in results.met(victim) if arm.condition != told)
+    found = ((arm, *idle(arm, _cases(results))) for arm in arms)
+    return [f"Under {_subject(results, victim, arm.condition)} {still}." for arm, still, every in found if every]
 
 
 def _between(results: Results, row: Comparison, rival: str) -> str:
@@ -128,7 +147,8 @@ def numbers(row: Comparison, metric: Metric | None = None) -> str:
 def unit_note(results: Results) -> str:
     """What n counts, and what follows from it."""
     if results.unit == "patients":
-        return "n counts patients: the scans of one patient were averaged before anything was compared."
+        told = "n counts patients: the scans of one patient were averaged before anything was compared."
+        return worded(results, told)
     if results.pictures:
         return (
             "n counts cases, a picture each. Where several show one scene, they are not independent, and the intervals "
@@ -185,15 +205,15 @@ def _derived(results: Results, row: Comparison) -> bool:
 
 
 def _amount(results: Results, row: Comparison) -> float:
-    """The budget, for an order; one that differs between modalities comes after all others."""
+    """The budget, for an order; one that differs between modalities, or bounds a step alone, comes after all others."""
     arm = results.arm(row.victim, row.condition)
-    return math.inf if arm is None or arm.presented.amount is None else arm.presented.amount
+    return math.inf if arm is None or arm.presented.amount is None or arm.step_bounded else arm.presented.amount
 
 
 def _unit(results: Results, row: Comparison) -> str | None:
     """The unit of a budget of one amount; None for any other."""
     arm = results.arm(row.victim, row.condition)
-    return None if arm is None or arm.presented.amount is None else arm.presented.unit
+    return None if arm is None or arm.presented.amount is None or arm.step_bounded else arm.presented.unit
 
 
 def _smallest(results: Results, told: Sequence[Comparison], worst: Comparison) -> tuple[str, Comparison] | None:
@@ -232,13 +252,15 @@ def _from(results: Results, row: Comparison) -> str:
 
 
 def _controls(results: Results, row: Comparison) -> list[Comparison]:
-    """The comparisons with clean of the controls that match an attack: its own perturbation, and noise of its size."""
+    """The comparisons with clean of the controls that match an attack: its own perturbation, and noise of its size,
+    which there is none of where steps alone are bounded."""
     attack = results.arm(row.victim, row.condition)
     if attack is None or attack.presented.budget is None:
         return []
     controls = (arm for arm in results.of(row.victim) if arm.presented.role == "control")
+    alike = (attack.condition,) if attack.step_bounded else (None, attack.condition)
     like = [arm for arm in controls if arm.presented.budget == attack.presented.budget]
-    matching = [arm.condition for arm in like if arm.presented.of in (None, attack.condition)]
+    matching = [arm.condition for arm in like if arm.presented.of in alike]
     rows = [results.compared(row.victim, row.region, name, row.against, row.metric) for name in matching]
     return [r for r in rows if r is not None and r.estimate is not None]
 

@@ -11,6 +11,7 @@ from medadv.study.records import ALL
 from medadv.study.report.numbers import points, thousandths, titled
 from medadv.study.report.style import slug
 from medadv.study.report.tables import Cell, Column, Table
+from medadv.study.report.wording import worded
 from medadv.study.results import Results
 
 LEADS: tuple[DatasetMetric, ...] = ("iou", "voc07", "voc10", "coco")
@@ -94,7 +95,7 @@ def scores_table(results: Results, over: OverData, victim: str) -> Table:
             if _intervals(over, victim, metric):
                 row += [score.low if score else None, score.high if score else None]
         rows.append(row)
-    return Table(slug("data-set", victim), _caption(over, victim, metrics), columns, rows)
+    return Table(slug("data-set", victim), worded(results, _caption(over, victim, metrics)), columns, rows)
 
 
 def _intervals(over: OverData, victim: str, metric: DatasetMetric) -> bool:

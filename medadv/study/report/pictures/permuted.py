@@ -10,10 +10,20 @@ from medadv.study.report.numbers import percent, titled, whole
 from medadv.study.report.pictures.matrix import Cells, settings_of
 from medadv.study.report.style import slug
 from medadv.study.report.tables import Cell, Column, Table
+from medadv.study.report.wording import worded
 from medadv.study.results import Results
 
 VOXELS = "voxels"
 KINDS = (VOXELS, "rows", "columns", "slices")
+
+LEAST = 0.01
+"""The smallest drop of a score of which a share is told."""
+
+FAR = 0.5
+"""ADVR is far below ORIG where no more than this share of it is left."""
+
+SMALL = 0.05
+"""What PERM may lose of what ADVR loses, where it is the structure that does the harm (Xie et al. 2017, table 1)."""
 
 
 def controls(results: Results, victim: str) -> Mapping[str, Mapping[str, Sequence[Arm]]]:
@@ -52,12 +62,13 @@ def permuted_table(results: Results, cells: Cells, victim: str) -> Table | None:
                 ends: list[Cell] = [min(values), max(values), len(values)] if several else []
                 rest = _share(clean, attacked, fmean(values))
                 kept: list[Cell] = [_kept(arm, made[arm.condition][kind])] if sized else []
-                rows.append([titled(arm), kind, clean, attacked, fmean(values), *ends, rest, *kept])
+                rows.append([titled(arm), worded(results, kind), clean, attacked, fmean(values), *ends, rest, *kept])
     return Table(
         name=slug("permuted", victim),
-        caption=f"{cells.heading(victim)}. ORIG: clean. ADVR: attacked. PERM: the same perturbation with its voxels, "
-        "or whole rows, columns or slices of all channels alike, in a random order: the same values and norms, no aim, "
-        "until what would leave the legal range is clipped. "
+        caption=f"{cells.heading(victim)}. ORIG: clean. ADVR: attacked. PERM: the same perturbation with its "
+        f"{'pixels, or whole rows or columns' if results.pictures else 'voxels, or whole rows, columns or slices'} "
+        "of all channels alike, in a random order: the same values and norms, no aim, until what would leave the legal "
+        "range is clipped. "
         "“Share of the drop”: what PERM loses of what ADVR loses; near 0 it is the structure that does the harm, and "
         "not the size."
         + (
@@ -82,6 +93,27 @@ def permuted_table(results: Results, cells: Cells, victim: str) -> Table | None:
     )
 
 
+def verdict(tables: Sequence[tuple[str, Table]]) -> str:
+    """Whether victims' tables have the shape that is expected of structure: ADVR far below ORIG, PERM close to it."""
+    every = [(victim, row) for victim, table in tables for row in table.rows]
+    far = sum(_far(row[2], row[3]) for _, row in every)
+    shares = [(float(row[-1]), f"{victim}, {row[0]}, {row[1]}") for victim, row in every if row[-1] is not None]
+    said = f"ADVR is far below ORIG, at half of it or less, in {far} of {len(every)} rows"
+    if not shares:
+        return f"{said}; nowhere is there a drop of which PERM’s could be a share, so this is not the expected shape."
+    largest, where = max(shares)
+    small = sum(share <= SMALL for share, _ in shares)
+    said += f"; PERM’s drop is at most {percent(SMALL)} of ADVR’s in {small} of {len(shares)} rows with a drop"
+    if small < len(shares):
+        said += f", and {percent(largest)} at most ({where})"
+    expected = far == len(every) and small == len(shares)
+    return f"{said}: {'this is' if expected else 'this is not'} the shape that is expected of structure."
+
+
+def _far(clean: Cell, attacked: Cell) -> bool:
+    return isinstance(clean, float) and isinstance(attacked, float) and attacked <= FAR * clean
+
+
 def _values(cells: Cells, arms: Sequence[Arm]) -> list[float]:
     return [value for value in map(cells.value, arms) if value is not None]
 
@@ -99,7 +131,7 @@ def _kept(attack: Arm, permuted: Sequence[Arm]) -> float | None:
 
 
 def _share(clean: float | None, attacked: float | None, permuted: float) -> float | None:
-    """What is lost under permutation as a share of what the attack takes; None where it takes nothing."""
-    if clean is None or attacked is None or clean == attacked:
+    """What is lost under permutation as a share of what the attack takes; None where it takes next to nothing."""
+    if clean is None or attacked is None or clean - attacked < LEAST:
         return None
     return (clean - permuted) / (clean - attacked)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medadv.study.arm import Arm
-from medadv.study.report.curves import doubling
+from medadv.study.report.curves import doubling, on_axis
 from medadv.study.report.numbers import spelled
 from medadv.study.report.pictures.over_data import OverData
 from medadv.study.report.pictures.panels import panels, worn_by
@@ -22,7 +22,7 @@ def swept(results: Results) -> Mapping[tuple[str, str], list[Arm]]:
     found: dict[tuple[str, str], list[Arm]] = {}
     for arm in results.arms:
         shown = arm.presented
-        if shown.role == "attack" and shown.amount is not None and shown.unit is not None and shown.source is None:
+        if shown.role == "attack" and on_axis(arm) and shown.unit is not None and shown.source is None:
             found.setdefault((shown.family, shown.unit), []).append(arm)
     return {key: arms for key, arms in found.items() if len({arm.presented.amount for arm in arms}) > 1}
 

@@ -11,7 +11,7 @@ from medadv.study.report.pictures.heat import heat_map
 from medadv.study.report.pictures.matrix import Cells, matrices, matrix_table
 from medadv.study.report.pictures.over_data import OverData, classes_table, scores_table
 from medadv.study.report.pictures.part import Part
-from medadv.study.report.pictures.permuted import permuted_table
+from medadv.study.report.pictures.permuted import permuted_table, verdict
 from medadv.study.report.pictures.ratio import ratio_curves
 from medadv.study.report.style import publish, slug
 from medadv.study.report.tables import Table
@@ -88,7 +88,7 @@ def _transfer(results: Results, cells: Cells, figures: Path) -> Part | None:
 def _structure(results: Results, cells: Cells) -> Part | None:
     told = ((victim, permuted_table(results, cells, victim)) for victim in results.victims)
     tables = [(victim, table) for victim, table in told if table is not None]
-    return Part("structure", "Structure or size?", tables=tables) if tables else None
+    return Part("structure", "Structure or size?", said=(verdict(tables),), tables=tables) if tables else None
 
 
 def _convergence(results: Results, figures: Path) -> Part | None:
