@@ -199,8 +199,16 @@ def test_the_plan_counts_what_the_run_did(matrix: Path, one: Path, tmp_path: Pat
 
 @pytest.mark.usefixtures("no_report")
 def test_a_case_that_a_goal_means_nothing_in_is_set_aside_and_told(one: Path, tmp_path: Path) -> None:
-    """The phantom shows every tissue: there is none that it could be taken for."""
-    dag = {"preset": "dag", "goal": {"permute": "random", "absent": True}, "steps": 1}
+    """The phantom shows every tissue: there is none that a figure could be drawn in."""
+    dag = {"preset": "dag", "goal": {"shape": "square"}, "steps": 1}
     with pytest.raises(RunError, match="goal"):
         go(study(one, attacks={"dag": dag}), tmp_path)
     assert list(quarantine(tmp_path / "matrix").values()) == [Reason.GOAL]
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_case_with_nothing_to_exchange_is_scored_and_not_set_aside(one: Path, tmp_path: Path) -> None:
+    """It shows every tissue: there is none that another could be taken for."""
+    dag = {"preset": "dag", "goal": {"permute": "random", "absent": True}, "steps": 1}
+    go(study(one, attacks={"dag": dag}), tmp_path)
+    assert not quarantine(tmp_path / "matrix")
