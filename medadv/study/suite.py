@@ -167,6 +167,13 @@ def primary_family(study: Study) -> PrimaryFamily:
     victims = tuple(rivals) or (*_declared(study), *primary.returned)
     metrics = {name: study.metric_of(name) for name in study.entrants}  # who is beside the family has files to keep
     metric = primary.metric or next(metrics[name] for name in victims if name in metrics)
+    if metric not in metrics.values():
+        raise ConfigError(
+            "no victim of the study is scored in the primary metric",
+            got=metric,
+            expected=f"what they are scored in, such as {', '.join(dict.fromkeys(metrics.values()))}",
+            advice="leave primary.metric out, or name it among `metrics`, the scores of segmentations",
+        )
     return PrimaryFamily(
         metric=metric,
         metrics={name: own for name, own in metrics.items() if own != metric},

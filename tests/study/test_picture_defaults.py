@@ -11,6 +11,7 @@ from study.small_study import small
 from medadv.errors import ConfigError
 from medadv.study.entrants import VictimSpec
 from medadv.study.spec import Study
+from medadv.study.suite import primary_family
 from medadv.victims.declared import NORMALISE
 from medadv.victims.detection import GREY_LEVELS
 from medadv.victims.normalize import Standard, ZScore
@@ -86,3 +87,11 @@ def test_weights_say_themselves_how_they_are_normalised() -> None:
 def test_victims_that_are_like_each_other_are_refused_all_the_same() -> None:
     with pytest.raises(ConfigError, match="has to stand above"):
         study({"a": {"like": "b"}, "b": {"like": "a"}, "c": {"like": "a"}})
+
+
+def test_a_primary_metric_that_nobody_is_scored_in_is_refused() -> None:
+    """It would be declared, and another one tested."""
+    primary = {"region": "WT", "metric": "iou"}
+    with pytest.raises(ConfigError, match=r"no victim of the study is scored in the primary metric[\s\S]*dice"):
+        primary_family(small(Path("data"), primary=primary))
+    assert primary_family(small(Path("data"), primary=primary, metrics=["dice", "iou"])).metric == "iou"
