@@ -197,8 +197,8 @@ def test_what_clipping_took_of_a_permuted_change_is_told(results: Results) -> No
     fewer = replace(results, arms=tuple(map(clipped, results.arms)))
     table = permuted_table(fewer, Cells(fewer, OverData.of(fewer)), "fcn")
     assert table is not None
-    assert table.columns[-1].title == "L2 kept"
-    assert [row[-1] for row in table.rows[:3]] == [1, pytest.approx((12 / 24 + 1) / 2), 1]
+    assert [column.title for column in table.columns][-2:] == ["L2 kept", "share of the drop"]
+    assert [row[-2] for row in table.rows[:3]] == [1, pytest.approx((12 / 24 + 1) / 2), 1]
     assert "until what would leave the legal range is clipped" in table.caption
 
 

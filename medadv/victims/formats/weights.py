@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from pickle import UnpicklingError
@@ -20,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from medadv.errors import VictimError
-from medadv.victims.declared import Declared, undeclared
+from medadv.victims.declared import Declared, check_said, undeclared
 from medadv.victims.declared_detector import DeclaredDetector
 from medadv.victims.detection import Detector
 from medadv.victims.formats.numpy_numbers import NUMBERS
@@ -64,7 +65,10 @@ def load(
         raise undeclared(SILENT)
     network = declared.build()
     fit_state(network, state)
-    return declared.deployed(network.eval())
+    victim = declared.deployed(network.eval())
+    if isinstance(declared, Declared) and isinstance(victim, Segmenter):
+        check_said(victim, replace(declared, network=None))  # the network is the declared one
+    return victim
 
 
 def read_state(path: Path) -> State:

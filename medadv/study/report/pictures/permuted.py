@@ -62,7 +62,7 @@ def permuted_table(results: Results, cells: Cells, victim: str) -> Table | None:
                 ends: list[Cell] = [min(values), max(values), len(values)] if several else []
                 rest = _share(clean, attacked, fmean(values))
                 kept: list[Cell] = [_kept(arm, made[arm.condition][kind])] if sized else []
-                rows.append([titled(arm), worded(results, kind), clean, attacked, fmean(values), *ends, rest, *kept])
+                rows.append([titled(arm), worded(results, kind), clean, attacked, fmean(values), *ends, *kept, rest])
     return Table(
         name=slug("permuted", victim),
         caption=f"{cells.heading(victim)}. ORIG: clean. ADVR: attacked. PERM: the same perturbation with its "
@@ -85,8 +85,8 @@ def permuted_table(results: Results, cells: Cells, victim: str) -> Table | None:
             Column("ADVR", score),
             Column("PERM", score),
             *([Column("least", score), Column("most", score), Column("draws", whole)] if several else []),
-            Column("share of the drop", percent),
             *([Column("L2 kept", percent)] if sized else []),
+            Column("share of the drop", percent),
         ],
         rows=rows,
         breaks=frozenset(breaks - {0, len(rows)}),
